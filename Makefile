@@ -1,0 +1,48 @@
+# Tasker: build, install and test with PGXS.
+#
+#   make                 the library and tasker--1.0.sql
+#   make install         into the server that PG_CONFIG names
+#   make installcheck    pg_regress and isolation tests against a running server
+#   make sql             assemble tasker--1.0.sql from the planes' own files
+
+EXTENSION  = tasker
+EXTVERSION = 1.0
+MODULE_big = tasker
+
+# The script is assembled in the order of the planes: no plane refers to one above it.
+SQL_PARTS = src/tasker.sql src/partition/partition.sql src/queue/queue.sql src/worker/worker.sql
+DATA      = $(EXTENSION)--$(EXTVERSION).sql
+
+SOURCES = $(sort $(wildcard src/*.cpp src/*/*.cpp))
+OBJS    = $(SOURCES:.cpp=.o)
+DEPS    = $(OBJS:.o=.d)
+
+REGRESS        = $(shell sed -n 's/^test: *//p' sql/schedule 2>/dev/null)
+ISOLATION      = $(shell sed -n 's/^test: *//p' test/isolation/schedule 2>/dev/null)
+ISOLATION_OPTS = --inputdir=test/isolation --outputdir=output_iso
+EXTRA_CLEAN    = $(DEPS) output_iso build
+
+PG_CONFIG ?= pg_config
+# Bitcode serves JIT inlining of C functions into expressions; ours are far too large for that.
+override with_llvm = no
+
+PG_CXXFLAGS = -std=c++20 -fvisibility=hidden -fno-semantic-interposition -MMD -MP -I$(CURDIR)/src \
+	-isystem $(shell $(PG_CONFIG) --includedir-server) \
+	-Wall -Wextra -Wshadow -Wclobbered -Wno-declaration-after-statement -Wno-register $(WERROR)
+SHLIB_LINK  = -lstdc++
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS on Debian tracks no dependencies of its own; the compiler writes one .d file beside each object.
+-include $(DEPS)
+$(OBJS): Makefile
+
+.PHONY: sql
+sql: $(DATA)
+all: sql
+
+$(DATA): $(SQL_PARTS) Makefile
+	@{ echo '-- Assembled by make from: $(SQL_PARTS)'; \
+	   echo '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+	   for part in $(SQL_PARTS); do echo; cat $$part || exit 1; done; } > $@.tmp && mv $@.tmp $@

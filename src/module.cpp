@@ -1,0 +1,19 @@
+// The module's magic and its start. Everything else stands in the planes.
+#include "pg/error.hpp"
+#include "pg/settings.hpp"
+#include "pg/shmem.hpp"
+#include "queue/shared_state.hpp"
+#include "worker/launcher.hpp"
+
+extern "C" {
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void)
+{
+    tasker::pg::boundary([] {
+        tasker::pg::settings::define();
+        tasker::queue::declare_shared_state();
+        tasker::worker::declare_launcher();
+    });
+}
+}

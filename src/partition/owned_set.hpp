@@ -1,0 +1,46 @@
+// Partition sets that a plane above owns: how they are shaped, and what the owner must be asked.
+//
+// No plane reaches up: the partition plane knows the sets of the queue, the stream and the workflow engine
+// only through what they register here in _PG_init.
+#pragma once
+
+#include "pg/error.hpp"
+
+#include <cstdint>
+
+namespace tasker::partition {
+
+// One set whose control column is a time-ordered record id (core/record_id.hpp).
+struct OwnedSet
+{
+    const char *parent;           // name of the partitioned parent in schema tasker
+    const char *control;          // its control column
+    const char *default_interval; // written to part_config when the set is opened, e.g. '1 day'
+    int default_premake;
+    const char *storage; // storage parameters of each partition, e.g. "fillfactor = 30"
+    const char *const
+        *keys; // DDL run for each new partition before ATTACH; %s is the partition's quoted name
+    int key_count;
+
+    // May this partition go? Null when it may, else the reason, palloc'd, shown in partition_status. Asked
+    // before DETACH, and again under ACCESS EXCLUSIVE before DROP: a transaction that was open all along may
+    // have added to it. `lower` and `upper` are the partition's bounds.
+    const char *(*refuse_retirement)(Oid partition, int64_t lower, int64_t upper);
+    // The partition has been dropped and its transaction has committed.
+    void (*retired)(Oid partition);
+};
+
+void register_owned_set(const OwnedSet &set);
+const OwnedSet *find_owned_set(std::string_view parent_name);
+
+// Makes sure that the partition for `key` exists, opening the set (its row in part_config) at its first use,
+// and returns it. The worker makes it in a transaction of its own while the caller waits; where there is no
+// worker, the caller's transaction does.
+Oid ensure_partition(Oid parent, int64_t key);
+
+// The worker's way to make a partition for somebody who waits; set by the worker plane. Returns false when no
+// worker could be asked, so that the caller makes the partition itself.
+using PartitionRequest = bool (*)(Oid parent, int64_t key);
+extern PartitionRequest partition_request_hook;
+
+} // namespace tasker::partition

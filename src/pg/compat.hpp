@@ -1,0 +1,70 @@
+// What differs between the server versions 15 to 18, and nothing else. Every other file is written
+// against the names below; no other file asks for PG_VERSION_NUM.
+//
+// Included by pg/postgres.hpp only, inside extern "C".
+#pragma once
+
+#if PG_VERSION_NUM < 150000
+#error "Tasker needs PostgreSQL 15 or later"
+#endif
+
+#if PG_VERSION_NUM >= 160000
+using tasker_update_indexes = TU_UpdateIndexes;
+static inline bool tasker_needs_index_entries(tasker_update_indexes u)
+{
+    return u != TU_None;
+}
+static inline bool tasker_only_summarizing(tasker_update_indexes u)
+{
+    return u == TU_Summarizing;
+}
+#else
+using tasker_update_indexes = bool;
+static inline bool tasker_needs_index_entries(tasker_update_indexes u)
+{
+    return u;
+}
+static inline bool tasker_only_summarizing(tasker_update_indexes)
+{
+    return false;
+}
+#endif
+
+static inline List *tasker_exec_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate,
+                                                    bool update, bool only_summarizing)
+{
+#if PG_VERSION_NUM >= 160000
+    return ExecInsertIndexTuples(rri, slot, estate, update, false, nullptr, NIL, only_summarizing);
+#else
+    (void)only_summarizing;
+    return ExecInsertIndexTuples(rri, slot, estate, update, false, nullptr, NIL);
+#endif
+}
+
+static inline IndexScanDesc tasker_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int keys)
+{
+#if PG_VERSION_NUM >= 180000
+    return index_beginscan(heap, index, snapshot, nullptr, keys, 0);
+#else
+    return index_beginscan(heap, index, snapshot, keys, 0);
+#endif
+}
+
+static inline uint32 tasker_wait_event(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+    return WaitEventExtensionNew(name);
+#else
+    (void)name;
+    return PG_WAIT_EXTENSION;
+#endif
+}
+
+static inline void tasker_init_materialized(FunctionCallInfo fcinfo)
+{
+#if PG_VERSION_NUM >= 160000
+    InitMaterializedSRF(fcinfo, 0);
+#else
+    SetSingleFuncCall(fcinfo, 0);
+#endif
+}
