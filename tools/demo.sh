@@ -1,0 +1,23 @@
+# shellcheck shell=bash
+# ./run demo: a licence audit of this machine's packages, by several workers, one of which is killed.
+
+run_demo() {
+    ensure_deps
+    scratch_open
+    copy_tree
+    heading "building and installing into a private root"
+    build >"$SCRATCH/tmp/build.log" 2>&1 || { tail -n 60 "$SCRATCH/tmp/build.log"; die "the build failed"; }
+    private_install >"$SCRATCH/tmp/build.log" 2>&1 || { tail -n 60 "$SCRATCH/tmp/build.log"; die "make install failed"; }
+    cluster_start demo "shared_preload_libraries = 'tasker'" "max_worker_processes = 16"
+    say "a private server runs in $SCRATCH; it goes when the demo ends"
+    as_user mkdir "$SCRATCH/out"
+    run_job demo_job "$@"
+    mkdir -p "$TOP/demo/out"
+    cp -r "$SCRATCH/out/." "$TOP/demo/out/"
+    exit "$JOB_STATUS"
+}
+
+demo_job() {
+    as_user env "PGHOST=$PGHOST" "PGPORT=$PGPORT" "PGUSER=$PGUSER" "PGDATABASE=$PGDATABASE" "DEMO_OUT=$SCRATCH/out" \
+        "$(find_python)" "$SCRATCH/tree/demo/demo.py" "$@"
+}
