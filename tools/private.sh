@@ -36,6 +36,7 @@ scratch_open() {
 # is a program file in there, which tells them apart from everybody else's.
 scratch_close() {
     local rc=$?
+    set +e
     trap - EXIT
     trap '' INT TERM HUP
     if [[ -n $JOB ]]; then
@@ -69,7 +70,7 @@ end_our_processes() {
     for ((i = 0; i < 50; i++)); do
         mapfile -t pids < <(our_processes)
         if ((${#pids[@]} == 0)); then
-            return
+            return 0
         fi
         if ((i == 0)); then
             kill -s "$1" "${pids[@]}" 2>/dev/null || true
