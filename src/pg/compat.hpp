@@ -68,3 +68,13 @@ static inline void tasker_init_materialized(FunctionCallInfo fcinfo)
     SetSingleFuncCall(fcinfo, 0);
 #endif
 }
+
+// The index of this process among all that have a PGPROC.
+static inline int tasker_proc_number(void)
+{
+#if PG_VERSION_NUM >= 170000
+    return MyProcNumber;
+#else
+    return MyProc->pgprocno;
+#endif
+}

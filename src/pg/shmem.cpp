@@ -16,8 +16,11 @@ void request_memory()
     if (previous_request_hook)
         previous_request_hook();
     RequestAddinShmemSpace(MAXALIGN(sizeof(int)));
-    for (int i = 0; i < area_count; i++)
+    for (int i = 0; i < area_count; i++) {
         RequestAddinShmemSpace(add_size(areas[i]->size(), MAXIMUM_ALIGNOF));
+        if (areas[i]->hash_size != nullptr)
+            RequestAddinShmemSpace(areas[i]->hash_size());
+    }
 }
 
 void attach_memory()
@@ -37,6 +40,8 @@ void attach_memory()
             memset(areas[i]->memory, 0, size);
             areas[i]->initialize(areas[i]->memory);
         }
+        if (areas[i]->attach != nullptr)
+            areas[i]->attach(areas[i]->memory);
     }
     LWLockRelease(AddinShmemInitLock);
 }

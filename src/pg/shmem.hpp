@@ -12,9 +12,11 @@ namespace tasker::pg {
 struct SharedArea
 {
     const char *name;
-    Size (*size)();             // asked once settings are known
-    void (*initialize)(void *); // runs once per server start (and after each crash), area zeroed before
-    void *memory = nullptr;     // set in every process
+    Size (*size)();                   // asked once settings are known
+    void (*initialize)(void *);       // runs once per server start (and after each crash), area zeroed before
+    Size (*hash_size)() = nullptr;    // room for hash tables that `attach` opens with ShmemInitHash
+    void (*attach)(void *) = nullptr; // runs wherever shared memory is set up, after initialize
+    void *memory = nullptr;           // set in every process
 };
 
 void declare_shared_area(SharedArea &area);

@@ -1,0 +1,344 @@
+#include "queue/shared_state.hpp"
+
+#include "pg/settings.hpp"
+#include "pg/spi.hpp"
+
+namespace tasker::queue {
+namespace {
+
+namespace settings = pg::settings;
+
+int waiter_slots()
+{
+    return MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts;
+}
+
+int snapshot_slots()
+{
+    return MaxBackends + max_prepared_xacts + 16;
+}
+
+Size area_size()
+{
+    Size size = MAXALIGN(sizeof(SharedState));
+    size = add_size(size, MAXALIGN(mul_size(sizeof(Waiter), waiter_slots())));
+    size = add_size(size, MAXALIGN(mul_size(sizeof(DatabaseState), settings::max_databases)));
+    size =
+        add_size(size, mul_size(mul_size(sizeof(TransactionId), snapshot_slots()), settings::max_databases));
+    return size;
+}
+
+Size hash_size()
+{
+    return add_size(hash_estimate_size(settings::max_lanes, sizeof(Lane)),
+                    hash_estimate_size(settings::max_flows, sizeof(FlowState)));
+}
+
+void initialize_area(void *memory)
+{
+    auto *state = static_cast<SharedState *>(memory);
+    char *next = static_cast<char *>(memory) + MAXALIGN(sizeof(SharedState));
+
+    state->waiters = reinterpret_cast<Waiter *>(next);
+    state->waiter_count = waiter_slots();
+    next += MAXALIGN(sizeof(Waiter) * static_cast<Size>(state->waiter_count));
+    state->databases = reinterpret_cast<DatabaseState *>(next);
+    state->database_count = settings::max_databases;
+    next += MAXALIGN(sizeof(DatabaseState) * static_cast<Size>(state->database_count));
+    LWLockInitialize(&state->directory, pg::lwlock_tranche());
+    for (int i = 0; i < state->database_count; i++) {
+        DatabaseState &database = state->databases[i];
+        database.snapshot_xip = reinterpret_cast<TransactionId *>(next) + i * snapshot_slots();
+        ConditionVariableInit(&database.built);
+        LWLockInitialize(&database.apply, pg::lwlock_tranche());
+    }
+}
+
+// The tables are opened by every process; forked backends inherit them.
+HTAB *lane_table = nullptr;
+HTAB *flow_table = nullptr;
+
+void attach_tables(void *)
+{
+    HASHCTL lanes{};
+    lanes.keysize = sizeof(LaneKey);
+    lanes.entrysize = sizeof(Lane);
+    lane_table = ShmemInitHash("tasker lanes", settings::max_lanes, settings::max_lanes, &lanes,
+                               HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+    HASHCTL flows{};
+    flows.keysize = sizeof(FlowKey);
+    flows.entrysize = sizeof(FlowState);
+    flow_table = ShmemInitHash("tasker flows", settings::max_flows, settings::max_flows, &flows,
+                               HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+}
+
+pg::SharedArea area{"tasker queue", area_size, initialize_area, hash_size, attach_tables};
+
+// Removes every lane and flow of a database; `directory` is held exclusively. Used when the database's
+// extension is a new one: no transaction can have effects pending on the old one's lanes, because dropping
+// its tables waited for all of them.
+void forget_database(Oid database)
+{
+    HASH_SEQ_STATUS scan;
+    hash_seq_init(&scan, lane_table);
+    while (auto *lane = static_cast<Lane *>(hash_seq_search(&scan))) {
+        if (lane->key.database == database)
+            hash_search(lane_table, &lane->key, HASH_REMOVE, nullptr);
+    }
+    hash_seq_init(&scan, flow_table);
+    while (auto *flow = static_cast<FlowState *>(hash_seq_search(&scan))) {
+        if (flow->key.database == database)
+            hash_search(flow_table, &flow->key, HASH_REMOVE, nullptr);
+    }
+}
+
+void begin_database(DatabaseState &database, Oid oid, Oid parent)
+{
+    database.database = oid;
+    database.parent = parent;
+    database.ids_raised = false;
+    database.build = BuildState::unbuilt;
+    database.overflow = false;
+    database.prepared_seen = false;
+    database.rebuilding = false;
+}
+
+DatabaseState *find_database(SharedState *state, Oid oid)
+{
+    for (int i = 0; i < state->database_count; i++) {
+        if (state->databases[i].database == oid)
+            return &state->databases[i];
+    }
+    return nullptr;
+}
+
+// Ids must stay above every id in the table, also when the clock has stepped back across a restart.
+void raise_ids(SharedState *state, DatabaseState *database)
+{
+    static pg::Statement highest("select max(id) from tasker.queue_record", {});
+    pg::Spi spi;
+    pg::Rows rows = spi.run(highest);
+    if (!rows.empty() && !rows.is_null(0, 1))
+        state->ids.raise(rows.i64(0, 1));
+    database->ids_raised = true;
+}
+
+DatabaseState *make_database(SharedState *state, Oid parent)
+{
+    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+    DatabaseState *database = find_database(state, MyDatabaseId);
+    if (database == nullptr)
+        database = find_database(state, InvalidOid);
+    if (database != nullptr && (database->database != MyDatabaseId || database->parent != parent)) {
+        forget_database(MyDatabaseId);
+        begin_database(*database, MyDatabaseId, parent);
+    }
+    LWLockRelease(&state->directory);
+    return database;
+}
+
+void overflow(DatabaseState *database, const char *what, const char *setting)
+{
+    if (database->overflow)
+        return;
+    database->overflow = true;
+    ereport(LOG, errmsg("no room in shared memory for another %s of the queue", what),
+            errdetail("The queue of this database goes on without shared memory, slower."),
+            errhint("Raise %s and restart the server.", setting));
+}
+
+// Keeps flow->lanes sorted: priority descending, then partition as created.
+void link_lane(FlowState *flow, Lane *lane)
+{
+    Lane **at = &flow->lanes;
+    while (*at != nullptr && (*at)->key.priority >= lane->key.priority)
+        at = &(*at)->next;
+    lane->next = *at;
+    *at = lane;
+}
+
+void unlink_lane(Lane *lane)
+{
+    for (Lane **at = &lane->flow->lanes; *at != nullptr; at = &(*at)->next) {
+        if (*at == lane) {
+            *at = lane->next;
+            return;
+        }
+    }
+}
+
+// A new lane of a built database holds nothing: every record of its key would have made it. Before that, its
+// floors hide nothing.
+void begin_lane(Lane *lane, FlowState *flow, bool built)
+{
+    const int64_t floor = built ? core::kNothing : 0;
+    LaneKey key = lane->key;
+    memset(static_cast<void *>(lane), 0, sizeof(Lane));
+    lane->key = key;
+    lane->flow = flow;
+    LWLockInitialize(&lane->scan_lock, pg::lwlock_tranche());
+    lane->claim.reset(floor);
+    lane->done.reset(floor);
+    lane->earliest_expiry = PG_INT64_MAX;
+    lane->earliest_claim = PG_INT64_MAX;
+}
+
+} // namespace
+
+void declare_shared_state()
+{
+    pg::declare_shared_area(area);
+}
+
+SharedState *shared_state()
+{
+    return static_cast<SharedState *>(area.memory);
+}
+
+DatabaseState *database_state(Oid parent)
+{
+    static DatabaseState *known = nullptr;
+    SharedState *state = shared_state();
+
+    if (state == nullptr)
+        return nullptr;
+    if (known == nullptr || known->database != MyDatabaseId || known->parent != parent)
+        known = make_database(state, parent);
+    if (known == nullptr || known->overflow)
+        return nullptr;
+    if (!known->ids_raised)
+        raise_ids(state, known);
+    return known;
+}
+
+FlowState *flow_state(Oid parent, int32_t flow_id)
+{
+    DatabaseState *database = database_state(parent);
+    if (database == nullptr)
+        return nullptr;
+
+    SharedState *state = shared_state();
+    FlowKey key{MyDatabaseId, flow_id};
+    LWLockAcquire(&state->directory, LW_SHARED);
+    auto *flow = static_cast<FlowState *>(hash_search(flow_table, &key, HASH_FIND, nullptr));
+    LWLockRelease(&state->directory);
+    if (flow != nullptr)
+        return flow;
+
+    bool found = false;
+    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+    flow = static_cast<FlowState *>(hash_search(flow_table, &key, HASH_ENTER_NULL, &found));
+    if (flow != nullptr && !found) {
+        memset(static_cast<void *>(flow), 0, sizeof(FlowState));
+        flow->key = key;
+        LWLockInitialize(&flow->lock, pg::lwlock_tranche());
+        dlist_init(&flow->waiters);
+    }
+    LWLockRelease(&state->directory);
+    if (flow == nullptr)
+        overflow(database, "flow", "tasker.max_flows");
+    return flow;
+}
+
+Lane *acquire_lane(Oid parent, int32_t flow_id, int priority, Oid partition)
+{
+    FlowState *flow = flow_state(parent, flow_id);
+    if (flow == nullptr)
+        return nullptr;
+
+    SharedState *state = shared_state();
+    DatabaseState *database = database_state(parent);
+    LaneKey key{MyDatabaseId, partition, flow_id, priority};
+    LWLockAcquire(&state->directory, LW_SHARED);
+    auto *lane = static_cast<Lane *>(hash_search(lane_table, &key, HASH_FIND, nullptr));
+    LWLockRelease(&state->directory);
+    if (lane != nullptr)
+        return lane;
+
+    bool found = false;
+    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+    lane = static_cast<Lane *>(hash_search(lane_table, &key, HASH_ENTER_NULL, &found));
+    if (lane != nullptr && !found) {
+        begin_lane(lane, flow, database->build == BuildState::built);
+        LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+        link_lane(flow, lane);
+        LWLockRelease(&flow->lock);
+    }
+    LWLockRelease(&state->directory);
+    if (lane == nullptr)
+        overflow(database, "lane", "tasker.max_lanes");
+    return lane;
+}
+
+void remove_lanes_of_partition(Oid partition)
+{
+    SharedState *state = shared_state();
+    if (state == nullptr)
+        return;
+    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+    HASH_SEQ_STATUS scan;
+    hash_seq_init(&scan, lane_table);
+    while (auto *lane = static_cast<Lane *>(hash_seq_search(&scan))) {
+        if (lane->key.database != MyDatabaseId || lane->key.partition != partition)
+            continue;
+        LWLockAcquire(&lane->flow->lock, LW_EXCLUSIVE);
+        unlink_lane(lane);
+        LWLockRelease(&lane->flow->lock);
+        hash_search(lane_table, &lane->key, HASH_REMOVE, nullptr);
+    }
+    LWLockRelease(&state->directory);
+}
+
+void remove_flow(int32_t flow_id)
+{
+    SharedState *state = shared_state();
+    if (state == nullptr)
+        return;
+    FlowKey key{MyDatabaseId, flow_id};
+    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+    auto *flow = static_cast<FlowState *>(hash_search(flow_table, &key, HASH_FIND, nullptr));
+    if (flow != nullptr) {
+        LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+        wake_waiters(flow, PG_INT64_MAX);
+        for (Lane *lane = flow->lanes; lane != nullptr;) {
+            Lane *next = lane->next;
+            hash_search(lane_table, &lane->key, HASH_REMOVE, nullptr);
+            lane = next;
+        }
+        flow->lanes = nullptr;
+        LWLockRelease(&flow->lock);
+    }
+    LWLockRelease(&state->directory);
+}
+
+Waiter *own_waiter()
+{
+    return &shared_state()->waiters[tasker_proc_number()];
+}
+
+void wake_waiters(FlowState *flow, int64_t count)
+{
+    while (count-- > 0 && !dlist_is_empty(&flow->waiters)) {
+        Waiter *waiter = reinterpret_cast<Waiter *>(dlist_pop_head_node(&flow->waiters));
+        waiter->flow = nullptr;
+        SetLatch(waiter->latch);
+    }
+}
+
+Oid queue_parent_or_invalid()
+{
+    Oid schema = get_namespace_oid("tasker", true);
+    return OidIsValid(schema) ? get_relname_relid("queue_record", schema) : InvalidOid;
+}
+
+Oid queue_parent()
+{
+    Oid parent = queue_parent_or_invalid();
+    if (!OidIsValid(parent))
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
+                errmsg("relation \"tasker.queue_record\" does not exist"),
+                errhint("Install the extension with CREATE EXTENSION tasker."));
+    return parent;
+}
+
+} // namespace tasker::queue
