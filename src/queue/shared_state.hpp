@@ -80,6 +80,7 @@ struct FlowState
     LWLock lock;
     Lane *lanes;
     core::TokenBucket bucket;
+    bool limited;       // max_in_flight is set: completions wake waiters too
     int64_t reserved;   // records claimed by transactions that have not ended yet, for max_in_flight
     dlist_head waiters; // sleeping in wait_for_records, first come first woken
 };
