@@ -78,3 +78,12 @@ static inline int tasker_proc_number(void)
     return MyProc->pgprocno;
 #endif
 }
+
+static inline bool tasker_portal_run(Portal portal, DestReceiver *receiver, QueryCompletion *completion)
+{
+#if PG_VERSION_NUM >= 180000
+    return PortalRun(portal, FETCH_ALL, true, receiver, receiver, completion);
+#else
+    return PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, completion);
+#endif
+}
