@@ -23,9 +23,10 @@
 //     With an older snapshot it would miss a record whose lower() was made between the two.
 //  4. `reached` stands at or below every wanted record that the scan saw and that it did not take itself. A
 //     record that it passed over because somebody else has locked it may lie below `reached` only if that
-//     somebody keeps rule 2 (a claim does; a SELECT FOR UPDATE by hand does not). At the end of the index
-//     `reached` is kNothing; a scan that stops because all that follows lies in the future hands in the first
-//     such position.
+//     somebody keeps rule 2 (a claim does; a SELECT FOR UPDATE by hand does not). Positions are not unique: a
+//     scan that stops because it has enough hands in the position of the last entry it looked at, not the
+//     next one. One that stops because all that follows lies in the future hands in the first such position,
+//     and one that comes to the end of the index hands in kNothing.
 //  5. One scan at a time has the right to raise: whoever finds `scanning` set scans from `value` and calls
 //  neither
 //     begin_scan() nor end_scan(). The owner ends its scan in any case, also on an error or when its

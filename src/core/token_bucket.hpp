@@ -72,10 +72,10 @@ struct TokenBucket
     constexpr double tokens_at(double rate_per_second, double burst, int64_t now_us) const
     {
         const int64_t elapsed = std::max<int64_t>(saturating_sub(now_us, last_us), 0);
+        if (elapsed == 0 || !(rate_per_second > 0))
+            return std::min(tokens, burst);
         const double filled =
-            rate_per_second > 0
-                ? tokens + static_cast<double>(elapsed) / static_cast<double>(kUsPerSecond) * rate_per_second
-                : tokens;
+            tokens + static_cast<double>(elapsed) / static_cast<double>(kUsPerSecond) * rate_per_second;
         return std::min(filled, burst);
     }
 };
