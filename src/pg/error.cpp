@@ -5,47 +5,65 @@
 namespace tasker::pg {
 namespace {
 
-MemoryContext error_context = nullptr;
+constexpr const char *kOutOfMemory = "out of memory";
 
-// Formats into the error context without ever raising: a message that cannot be built for lack of memory is
-// replaced by its format.
-const char *format_text(const char *format, va_list arguments) noexcept
+MemoryContext memory_for_errors() noexcept
 {
-    char buffer[1024];
-    va_list again;
-    va_copy(again, arguments);
-    int needed = vsnprintf(buffer, sizeof buffer, format, arguments);
-    MemoryContext context = error_context ? error_context : TopMemoryContext;
-    auto *text = needed < 0
-                     ? nullptr
-                     : static_cast<char *>(MemoryContextAllocExtended(context, static_cast<Size>(needed) + 1,
-                                                                      MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE));
-    if (text != nullptr)
-        vsnprintf(text, static_cast<size_t>(needed) + 1, format, again);
-    va_end(again);
-    return text != nullptr ? text : format;
+    return detail::error_memory ? detail::error_memory : TopMemoryContext;
 }
 
-// ERROR always stops at the nearest handler; what is copied here is re-raised by boundary.
-ErrorData *copy_error(MemoryContext context) noexcept
+// Memory for an error's text, or null: nothing here may raise another error.
+char *allocate_text(size_t bytes) noexcept
 {
-    sigjmp_buf *const outer_stack = PG_exception_stack;
+    return static_cast<char *>(
+        MemoryContextAllocExtended(memory_for_errors(), bytes, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE));
+}
+
+char *format_text(const char *format, va_list arguments) noexcept
+{
+    char start[256];
+    va_list again;
+    va_copy(again, arguments);
+    const int length = vsnprintf(start, sizeof start, format, arguments);
+    char *text = length < 0 ? nullptr : allocate_text(static_cast<size_t>(length) + 1);
+    if (text != nullptr)
+        vsnprintf(text, static_cast<size_t>(length) + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+void free_text(const char *text) noexcept
+{
+    if (text != nullptr)
+        pfree(const_cast<char *>(text));
+}
+
+// Takes the error that Postgres holds out of it, into a memory context of its own. Null when there is no
+// memory for the copy: copying may fail, and must then not escape to a handler further out.
+ErrorData *copy_error() noexcept
+{
+    const detail::GuardState outer;
+    MemoryContext volatile own = nullptr;
     ErrorData *volatile copy = nullptr;
     sigjmp_buf here;
 
     if (sigsetjmp(here, 0) == 0) {
         PG_exception_stack = &here;
-        MemoryContextSwitchTo(context);
+        own = AllocSetContextCreate(memory_for_errors(), "tasker error", ALLOCSET_SMALL_SIZES);
+        MemoryContextSwitchTo(own);
         copy = CopyErrorData();
     }
-    PG_exception_stack = outer_stack;
+    outer.restore();
+    MemoryContextSwitchTo(memory_for_errors());
     FlushErrorState();
+    if (copy == nullptr && own != nullptr)
+        MemoryContextDelete(own);
     return copy;
 }
 
 } // namespace
 
-Error::Error(int sqlstate, const char *format, ...) noexcept : sqlstate_(sqlstate)
+Error::Error(int sqlstate, const char *format, ...) noexcept : sqlstate_(sqlstate), format_(format)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -71,21 +89,61 @@ Error &Error::hint(const char *format, ...) noexcept
     return *this;
 }
 
-namespace detail {
-
-MemoryContext exchange_error_context(MemoryContext context) noexcept
+CaughtError CaughtError::current() noexcept
 {
-    return std::exchange(error_context, context);
+    CaughtError error;
+    error.report_.capture_current();
+    return error;
 }
 
-// errfinish has zeroed the holdoff counters; lock guards that unwind from here count them down again, so they
-// get back the values of the guard's entry.
+const char *CaughtError::message() const noexcept
+{
+    const char *message = report_.pg_error ? report_.pg_error->message : report_.message;
+    return message ? message : "missing error text";
+}
+
+const char *CaughtError::detail() const noexcept
+{
+    return report_.pg_error ? report_.pg_error->detail : report_.detail;
+}
+
+const char *CaughtError::hint() const noexcept
+{
+    return report_.pg_error ? report_.pg_error->hint : report_.hint;
+}
+
+const char *CaughtError::context() const noexcept
+{
+    return report_.pg_error ? report_.pg_error->context : nullptr;
+}
+
+bool CaughtError::must_propagate() const noexcept
+{
+    return sqlstate() == ERRCODE_QUERY_CANCELED || sqlstate() == ERRCODE_ASSERT_FAILURE;
+}
+
+void CaughtError::emit(int level) const
+{
+    Assert(level < ERROR);
+    pg_call([&] {
+        ereport(level, errcode(sqlstate()), errmsg_internal("%s", message()),
+                detail() ? errdetail_internal("%s", detail()) : 0, hint() ? errhint("%s", hint()) : 0,
+                context() ? errcontext_msg("%s", context()) : 0);
+    });
+}
+
+namespace detail {
+
+MemoryContext error_memory = nullptr;
+
+// errfinish has zeroed the holdoff counters, and a failure to copy does so again. Lock guards that unwind
+// from here count them down, so they get back the values of the guard's entry.
 void throw_caught_error(MemoryContext memory, uint32 holdoff, uint32 cancel_holdoff)
 {
+    ErrorData *data = copy_error();
+    MemoryContextSwitchTo(memory);
     InterruptHoldoffCount = holdoff;
     QueryCancelHoldoffCount = cancel_holdoff;
-    ErrorData *data = copy_error(error_context ? error_context : TopMemoryContext);
-    MemoryContextSwitchTo(memory);
     if (data == nullptr)
         throw std::bad_alloc();
     throw PgError(data);
@@ -98,32 +156,48 @@ void PendingReport::capture_current() noexcept
     } catch (const PgError &e) {
         pg_error = e.data();
     } catch (const Error &e) {
-        sqlstate = e.sqlstate();
+        sqlstate = e.sqlstate_;
         message = e.what();
-        detail = e.detail_text();
-        hint = e.hint_text();
+        message_is_palloced = e.message_ != nullptr;
+        detail = e.detail_;
+        hint = e.hint_;
     } catch (const std::bad_alloc &) {
         sqlstate = ERRCODE_OUT_OF_MEMORY;
-        message = "out of memory";
+        message = kOutOfMemory;
     } catch (const std::exception &e) {
-        MemoryContext context = error_context ? error_context : TopMemoryContext;
-        size_t length = strlen(e.what());
-        auto *text = static_cast<char *>(
-            MemoryContextAllocExtended(context, length + 1, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE));
-        if (text != nullptr)
-            memcpy(text, e.what(), length + 1);
-        sqlstate = ERRCODE_INTERNAL_ERROR;
-        message = text != nullptr ? text : "unexpected C++ exception";
+        // A container that was asked for more elements than it can count is as full as one without memory.
+        sqlstate = dynamic_cast<const std::length_error *>(&e) != nullptr ? ERRCODE_PROGRAM_LIMIT_EXCEEDED
+                                                                          : ERRCODE_INTERNAL_ERROR;
+        const size_t bytes = strlen(e.what()) + 1;
+        char *text = allocate_text(bytes);
+        message_is_palloced = text != nullptr;
+        message = text != nullptr ? static_cast<char *>(memcpy(text, e.what(), bytes)) : kOutOfMemory;
     } catch (...) {
         sqlstate = ERRCODE_INTERNAL_ERROR;
         message = "unexpected C++ exception of unknown type";
     }
 }
 
-void PendingReport::raise() const
+void PendingReport::release() noexcept
 {
     if (pg_error != nullptr)
+        MemoryContextDelete(pg_error->assoc_context);
+    if (message_is_palloced)
+        free_text(message);
+    free_text(detail);
+    free_text(hint);
+    *this = {};
+}
+
+// Leaves the counters as errfinish leaves them: ReThrowError does not touch them, and the abort of the
+// transaction, which releases what is still locked, counts on zero.
+void PendingReport::raise() const
+{
+    if (pg_error != nullptr) {
+        InterruptHoldoffCount = 0;
+        QueryCancelHoldoffCount = 0;
         ReThrowError(pg_error);
+    }
     ereport(ERROR, errcode(sqlstate), errmsg_internal("%s", message),
             detail ? errdetail_internal("%s", detail) : 0, hint ? errhint("%s", hint) : 0);
     pg_unreachable();

@@ -1,5 +1,7 @@
 #include "pg/function.hpp"
 
+#include "pg/memory.hpp"
+
 namespace tasker::pg {
 namespace {
 
@@ -15,12 +17,14 @@ ArrayType *checked_array(Datum value, const char *name, Oid element_type)
     ArrayType *array = pg_call([&] { return DatumGetArrayTypeP(value); });
     if (ARR_NDIM(array) > 1)
         throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"%s\" must be a one-dimensional array", name);
-    Assert(ARR_ELEMTYPE(array) == element_type);
-    (void)element_type;
+    // The SQL declaration promises it; taken on trust, a wrong declaration would read wild memory.
+    if (ARR_ELEMTYPE(array) != element_type)
+        throw Error(ERRCODE_DATATYPE_MISMATCH, "argument \"%s\" has elements of a wrong type", name)
+            .detail("Their type has OID %u; %u was expected.", ARR_ELEMTYPE(array), element_type);
     return array;
 }
 
-// The few element types that our functions take in arrays.
+// How the values of a type are stored.
 struct ElementType
 {
     int16 length;
@@ -160,6 +164,8 @@ std::optional<Args::NullableArray> Args::optional_array(int i, const char *name,
 
 Datum Args::result(std::string_view v) const
 {
+    if (v.size() > MaxAllocSize - VARHDRSZ)
+        throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "result of %zu bytes is too long", v.size());
     return PointerGetDatum(
         pg_call([&] { return cstring_to_text_with_len(v.data(), static_cast<int>(v.size())); }));
 }
@@ -170,24 +176,32 @@ ResultSet::ResultSet(FunctionCallInfo fcinfo)
     if (info == nullptr || !IsA(info, ReturnSetInfo) || (info->allowedModes & SFRM_Materialize) == 0)
         throw Error(ERRCODE_FEATURE_NOT_SUPPORTED,
                     "set-valued function called in context that cannot accept a set");
+    MemoryContextScope memory(info->econtext->ecxt_per_query_memory);
+    TypeFuncClass kind = TYPEFUNC_COMPOSITE;
     pg_call([&] {
-        MemoryContext outer = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
         // What the executor expects is known without the catalog look-ups of get_call_result_type.
         if (info->expectedDesc != nullptr)
             descriptor_ = CreateTupleDescCopy(info->expectedDesc);
-        else if (get_call_result_type(fcinfo, nullptr, &descriptor_) != TYPEFUNC_COMPOSITE)
-            elog(ERROR, "return type must be a row type");
-        store_ = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
-        info->returnMode = SFRM_Materialize;
-        info->setResult = store_;
-        info->setDesc = descriptor_;
-        MemoryContextSwitchTo(outer);
+        else
+            kind = get_call_result_type(fcinfo, nullptr, &descriptor_);
     });
+    if (kind != TYPEFUNC_COMPOSITE)
+        throw Error(ERRCODE_DATATYPE_MISMATCH,
+                    "set-valued function called in context that cannot accept a row type");
+    store_ = pg_call([&] {
+        return tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
+    });
+    info->returnMode = SFRM_Materialize;
+    info->setResult = store_;
+    info->setDesc = descriptor_;
 }
 
+// Server 15 declares the arrays without const, and only reads them.
 void ResultSet::add(const Datum *values, const bool *nulls)
 {
-    pg_call([&] { tuplestore_putvalues(store_, descriptor_, values, nulls); });
+    pg_call([&] {
+        tuplestore_putvalues(store_, descriptor_, const_cast<Datum *>(values), const_cast<bool *>(nulls));
+    });
 }
 
 } // namespace tasker::pg
