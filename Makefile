@@ -28,7 +28,7 @@ override with_llvm = no
 
 PG_CXXFLAGS = -std=c++20 -fvisibility=hidden -fno-semantic-interposition -MMD -MP -I$(CURDIR)/src \
 	-isystem $(shell $(PG_CONFIG) --includedir-server) \
-	-Wall -Wextra -Wshadow -Wclobbered -Wno-declaration-after-statement -Wno-register $(WERROR)
+	-Wall -Wextra -Wshadow -Wclobbered -Wno-register $(WERROR)
 SHLIB_LINK  = -lstdc++
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -43,6 +43,6 @@ sql: $(DATA)
 all: sql
 
 $(DATA): $(SQL_PARTS) Makefile
-	@{ echo '-- Assembled by make from: $(SQL_PARTS)'; \
-	   echo '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+	@{ printf '%s\n' '-- Assembled by make from: $(SQL_PARTS)' \
+	     '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
 	   for part in $(SQL_PARTS); do echo; cat $$part || exit 1; done; } > $@.tmp && mv $@.tmp $@

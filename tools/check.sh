@@ -43,6 +43,7 @@ check_build() {
     local log=$OUT/make.log
     build 2>&1 | tee "$log" | sed -nE 's/^(g\+\+|gcc|clang).* -c .*-o ([^ ]+)\.o .*/    \2/p; /(error|warning):/p'
     private_install >"$OUT/install.log" 2>&1 || { cat "$OUT/install.log"; return 1; }
+    touch "$OUT/installed"
     if grep -q 'warning:' "$log"; then
         result 0 1
     else
@@ -354,7 +355,7 @@ run_check() {
     copy_tree
     for ((i = 0; i < ${#parts[@]}; i++)); do
         run_part "${parts[i]}" "$((i + 1))" "${#parts[@]}"
-        if [[ ${parts[i]} == build ]] && ((FAILED > 0)); then
+        if [[ ${parts[i]} == build && ! -e $OUT/installed ]]; then
             say "    nothing else can run without the build"
             break
         fi
