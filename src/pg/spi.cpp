@@ -3,20 +3,12 @@
 namespace tasker::pg {
 namespace {
 
+constexpr const char *kExtension = "tasker";
 constexpr const char *kSchema = "tasker";
 constexpr const char *kOwnedTable = "part_config"; // of the lowest plane: there whenever anything of ours is
 
-int pin_search_path()
-{
-    int level = NewGUCNestLevel();
-    set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
-                      0, false);
-    return level;
-}
-
-} // namespace
-
-Oid extension_owner()
+// Plain C, as the next two: an ereport may leave from anywhere.
+Oid find_owner()
 {
     Oid schema = get_namespace_oid(kSchema, true);
     Oid table = OidIsValid(schema) ? get_relname_relid(kOwnedTable, schema) : InvalidOid;
@@ -30,20 +22,56 @@ Oid extension_owner()
     return owner;
 }
 
+int pin_search_path()
+{
+    int level = NewGUCNestLevel();
+    (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+                            true, 0, false);
+    return level;
+}
+
+// What cannot fail comes last, so that a failure leaves the user as it was.
+void act_as(Oid owner, Oid *saved_user, int *saved_context, int *guc_level)
+{
+    GetUserIdAndSecContext(saved_user, saved_context);
+    *guc_level = pin_search_path();
+    if (OidIsValid(owner))
+        SetUserIdAndSecContext(owner, *saved_context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+[[noreturn]] void throw_spi_failure(const char *what, const char *sql, int code)
+{
+    throw Error(ERRCODE_INTERNAL_ERROR, "could not %s: %s", what, SPI_result_code_string(code))
+        .detail("The statement is: %s", sql);
+}
+
+// varchar and text are stored alike.
+bool same_representation(Oid declared, Oid given)
+{
+    return declared == given || (declared == VARCHAROID && given == TEXTOID);
+}
+
+} // namespace
+
+Oid extension_owner()
+{
+    return pg_call([] { return find_owner(); });
+}
+
 bool extension_exists()
 {
-    return OidIsValid(get_extension_oid("tasker", true)) && OidIsValid(extension_owner());
+    return pg_call(
+        [] { return OidIsValid(get_extension_oid(kExtension, true)) && OidIsValid(find_owner()); });
 }
 
 AsOwner::AsOwner() : exceptions_(std::uncaught_exceptions())
 {
-    pg_call([&] {
-        Oid owner = extension_owner();
-        GetUserIdAndSecContext(&saved_user_, &saved_context_);
-        guc_level_ = pin_search_path();
-        if (OidIsValid(owner))
-            SetUserIdAndSecContext(owner, saved_context_ | SECURITY_LOCAL_USERID_CHANGE);
-    });
+    pg_call([&] { act_as(find_owner(), &saved_user_, &saved_context_, &guc_level_); });
+}
+
+AsOwner::AsOwner(Oid role) : exceptions_(std::uncaught_exceptions())
+{
+    pg_call([&] { act_as(role, &saved_user_, &saved_context_, &guc_level_); });
 }
 
 // While an error unwinds, the abort of the transaction or subtransaction restores settings; only the user is
@@ -58,13 +86,11 @@ AsOwner::~AsOwner()
 SPIPlanPtr Statement::plan()
 {
     if (plan_ == nullptr) {
-        plan_ = pg_call([&] {
-            SPIPlanPtr fresh = SPI_prepare(sql_, count_, types_.data());
-            if (fresh == nullptr)
-                elog(ERROR, "could not prepare \"%s\": %s", sql_, SPI_result_code_string(SPI_result));
-            SPI_keepplan(fresh);
-            return fresh;
-        });
+        SPIPlanPtr fresh = pg_call([&] { return SPI_prepare(sql_, count_, types_.data()); });
+        if (fresh == nullptr)
+            throw_spi_failure("prepare a statement", sql_, SPI_result);
+        SPI_keepplan(fresh);
+        plan_ = fresh;
     }
     return plan_;
 }
@@ -90,20 +116,15 @@ std::string_view Rows::text(uint64 row, int column) const
     return {VARDATA_ANY(t), static_cast<size_t>(VARSIZE_ANY_EXHDR(t))};
 }
 
+// A constructor that fails leaves the connection open: the abort that its error leads to closes it.
 Spi::Spi(Identity identity) : exceptions_(std::uncaught_exceptions())
 {
     pg_call([&] {
-        if (SPI_connect() != SPI_OK_CONNECT)
-            elog(ERROR, "could not connect to SPI");
-        if (identity == Identity::owner) {
-            Oid owner = extension_owner();
-            GetUserIdAndSecContext(&saved_user_, &saved_context_);
-            guc_level_ = pin_search_path();
-            if (OidIsValid(owner))
-                SetUserIdAndSecContext(owner, saved_context_ | SECURITY_LOCAL_USERID_CHANGE);
-            switched_ = true;
-        }
+        (void)SPI_connect(); // reports every failure itself
+        if (identity == Identity::owner)
+            act_as(find_owner(), &saved_user_, &saved_context_, &guc_level_);
     });
+    switched_ = identity == Identity::owner;
 }
 
 // While an error unwinds, the abort of the transaction or subtransaction closes the connection and restores
@@ -119,33 +140,55 @@ Spi::~Spi()
     SPI_finish();
 }
 
-Rows Spi::run(Statement &statement, std::initializer_list<Param> parameters)
+Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters, bool read_latest)
 {
     Datum values[Statement::kMaxParameters];
     char nulls[Statement::kMaxParameters];
     int count = 0;
 
+    // A wrong type would be read as what it is not; the look costs a comparison each.
+    if (static_cast<int>(parameters.size()) != statement.parameter_count())
+        throw Error(ERRCODE_INTERNAL_ERROR, "statement got %zu parameters, but declares %d",
+                    parameters.size(), statement.parameter_count())
+            .detail("The statement is: %s", statement.sql());
     for (const Param &parameter : parameters) {
+        if (OidIsValid(parameter.type) && !same_representation(statement.type(count), parameter.type))
+            throw Error(ERRCODE_INTERNAL_ERROR, "parameter %d has type %u, but the statement declares %u",
+                        count + 1, parameter.type, statement.type(count))
+                .detail("The statement is: %s", statement.sql());
         values[count] = parameter.value;
         nulls[count++] = parameter.null ? 'n' : ' ';
     }
-    Assert(count == statement.parameter_count());
     SPIPlanPtr plan = statement.plan();
-    pg_call([&] {
-        int code = SPI_execute_plan(plan, values, nulls, false, 0);
-        if (code < 0)
-            elog(ERROR, "could not run \"%s\": %s", statement.sql(), SPI_result_code_string(code));
+    int code = pg_call([&] {
+        // A read-only execution takes the active snapshot as it finds it.
+        if (read_latest)
+            PushActiveSnapshot(GetLatestSnapshot());
+        int result = SPI_execute_plan(plan, values, nulls, read_latest, 0);
+        if (read_latest)
+            PopActiveSnapshot();
+        return result;
     });
+    if (code < 0)
+        throw_spi_failure("run a statement", statement.sql(), code);
     return Rows(SPI_tuptable, SPI_processed);
+}
+
+Rows Spi::run(Statement &statement, std::initializer_list<Param> parameters)
+{
+    return execute(statement, parameters, false);
+}
+
+Rows Spi::read_latest(Statement &statement, std::initializer_list<Param> parameters)
+{
+    return execute(statement, parameters, true);
 }
 
 Rows Spi::run_text(const char *sql)
 {
-    pg_call([&] {
-        int code = SPI_execute(sql, false, 0);
-        if (code < 0)
-            elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(code));
-    });
+    int code = pg_call([&] { return SPI_execute(sql, false, 0); });
+    if (code < 0)
+        throw_spi_failure("run a statement", sql, code);
     return Rows(SPI_tuptable, SPI_processed);
 }
 

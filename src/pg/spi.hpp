@@ -42,6 +42,7 @@ struct Param
     {
     }
     Param(const char *v) : Param(std::string_view(v)) {}
+    template <class T> Param(T *) = delete; // else any other pointer would become a boolean
     template <class T> Param(const std::optional<T> &v) : Param(v ? Param(*v) : none()) {}
 };
 
@@ -55,11 +56,12 @@ class Statement
     constexpr Statement(const char *sql, std::initializer_list<Oid> types) : sql_(sql), count_(0), types_{}
     {
         for (Oid type : types)
-            types_[count_++] = type;
+            types_.at(static_cast<size_t>(count_++)) = type; // too many do not compile
     }
 
     SPIPlanPtr plan();
     int parameter_count() const { return count_; }
+    Oid type(int i) const { return types_[i]; }
     const char *sql() const { return sql_; }
 
   private:
@@ -108,10 +110,14 @@ class Spi
 
     // Runs a kept statement; the number and types of parameters must be those it declares.
     Rows run(Statement &statement, std::initializer_list<Param> parameters = {});
+    // Runs a kept query that sees what is committed right now, also in a REPEATABLE READ transaction.
+    Rows read_latest(Statement &statement, std::initializer_list<Param> parameters = {});
     // Runs one-off text: DDL whose identifiers were quoted by quote_identifier.
     Rows run_text(const char *sql);
 
   private:
+    Rows execute(Statement &statement, std::initializer_list<Param> parameters, bool read_latest);
+
     int exceptions_;
     bool switched_ = false;
     Oid saved_user_ = InvalidOid;
@@ -130,6 +136,8 @@ class AsOwner
 {
   public:
     AsOwner();
+    // Acts as the owner of another table: `role` is what its pg_class row says.
+    explicit AsOwner(Oid role);
     ~AsOwner();
     AsOwner(const AsOwner &) = delete;
     AsOwner &operator=(const AsOwner &) = delete;
