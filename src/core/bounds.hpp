@@ -60,14 +60,15 @@ struct NumberRange
 /// apart by the second).
 constexpr std::optional<CalendarInterval> parse_interval(int32_t months, int32_t days, int64_t us)
 {
-    int64_t total_us = 0;
-    if (__builtin_add_overflow(int64_t{days} * kUsPerDay, us, &total_us))
-        return std::nullopt;
     if (months != 0)
         return months > 0 && days == 0 && us == 0 ? std::optional(CalendarInterval{months, 0}) : std::nullopt;
-    if (total_us <= 0 || total_us % kUsPerSecond != 0)
+    if (us % kUsPerSecond != 0)
         return std::nullopt;
-    return CalendarInterval{0, total_us};
+    const int64_t seconds =
+        days * (kUsPerDay / kUsPerSecond) + us / kUsPerSecond; // always fits, as microseconds may not
+    if (seconds <= 0 || seconds > kInt64Max / kUsPerSecond)
+        return std::nullopt;
+    return CalendarInterval{0, seconds * kUsPerSecond};
 }
 
 namespace detail {
