@@ -96,6 +96,18 @@ CaughtError CaughtError::current() noexcept
     return error;
 }
 
+CaughtError CaughtError::current_unless_stop()
+{
+    try {
+        throw;
+    } catch (const PgError &e) {
+        if (e.sqlstate() == ERRCODE_QUERY_CANCELED || e.sqlstate() == ERRCODE_ASSERT_FAILURE)
+            throw;
+    } catch (...) {
+    }
+    return current();
+}
+
 const char *CaughtError::message() const noexcept
 {
     const char *message = report_.pg_error ? report_.pg_error->message : report_.message;
@@ -115,11 +127,6 @@ const char *CaughtError::hint() const noexcept
 const char *CaughtError::context() const noexcept
 {
     return report_.pg_error ? report_.pg_error->context : nullptr;
-}
-
-bool CaughtError::must_propagate() const noexcept
-{
-    return sqlstate() == ERRCODE_QUERY_CANCELED || sqlstate() == ERRCODE_ASSERT_FAILURE;
 }
 
 void CaughtError::emit(int level) const

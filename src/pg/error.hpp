@@ -86,6 +86,8 @@ class CaughtError
   public:
     // The exception that is being handled; inside a catch block only.
     static CaughtError current() noexcept;
+    // The same, but a request to stop (cancel, statement_timeout) and a failed assertion are thrown on.
+    static CaughtError current_unless_stop();
 
     CaughtError(CaughtError &&other) noexcept : report_(std::exchange(other.report_, {})) {}
     CaughtError &operator=(CaughtError &&other) noexcept
@@ -103,9 +105,6 @@ class CaughtError
     const char *detail() const noexcept; // null when there is none, as the next two
     const char *hint() const noexcept;
     const char *context() const noexcept;
-
-    // A request to stop (cancel, statement_timeout) or a failed assertion: never to be swallowed.
-    bool must_propagate() const noexcept;
 
     // Sends the error to the log, and to the client as far as it wants it, at a level below ERROR.
     void emit(int level) const;

@@ -56,7 +56,7 @@ class Statement
     constexpr Statement(const char *sql, std::initializer_list<Oid> types) : sql_(sql), count_(0), types_{}
     {
         for (Oid type : types)
-            types_.at(static_cast<size_t>(count_++)) = type; // too many do not compile
+            types_.at(static_cast<size_t>(count_++)) = type; // throws when there are too many
     }
 
     SPIPlanPtr plan();
