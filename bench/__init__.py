@@ -1,0 +1,1 @@
+"""Benchmarks of Tasker. Run `python3 bench/bench.py --help`."""

@@ -1,0 +1,1 @@
+"""What every plane's benchmarks share: servers, load drivers, figures, reports."""

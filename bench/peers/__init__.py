@@ -1,0 +1,1 @@
+"""Other systems, measured beside the subject when this machine can have them."""

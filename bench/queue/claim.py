@@ -1,0 +1,91 @@
+"""Claim and complete on a backlog: throughput by batch size, and latency under many clients."""
+
+from bench.lib import figures, pgbench
+from bench.lib.report import Bar, Row
+
+BACKLOG = 500_000
+PEERS = ["pgboss", "graphile"]
+
+# "No slower than with 4 clients": runs of a few seconds differ by this much by themselves.
+NOISE = 0.95
+
+
+class ClaimRuns:
+    """Runs claim + complete on a backlog that is the same at the start of each run."""
+
+    def __init__(self, ctx):
+        self.ctx = ctx
+        self.backlog = ctx.scaled(BACKLOG, 20_000)
+        self.rates = {}
+        self.last = {}
+
+    def seconds(self, contestant, batch, clients):
+        """How long a run may last: what was asked for, or until most of the backlog is gone."""
+        rate = self.rates.get((contestant.name, batch, clients))
+        if rate is None:
+            return 1
+        return max(1, min(self.ctx.options.seconds, int(0.85 * self.backlog / rate)))
+
+    def run(self, contestant, batch, clients, synchronous_commit="off"):
+        """One run; returns records per second and keeps the latencies of its transactions."""
+        key = (contestant.name, batch, clients)
+        if key not in self.rates and self.ctx.options.seconds > 1:
+            self.rates[key] = self._measured(contestant, batch, clients, 1, synchronous_commit)
+        seconds = self.seconds(contestant, batch, clients)
+        self.rates[key] = self._measured(contestant, batch, clients, seconds, synchronous_commit)
+        return self.rates[key]
+
+    def _measured(self, contestant, batch, clients, seconds, synchronous_commit):
+        contestant.reset(self.backlog)
+        outcome = pgbench.run(self.ctx.server, contestant.dbname, contestant.pgbench_script("claim", "complete"),
+                              clients=clients, seconds=seconds, defines=contestant.defines(batch=batch),
+                              synchronous_commit=synchronous_commit, log=True)
+        left = contestant.pending()
+        if left == 0:
+            self.ctx.say(f"{contestant.label} emptied the backlog before the run ended: the figure is too low")
+        self.last[(contestant.name, batch, clients)] = outcome
+        return (self.backlog - left) / outcome.seconds
+
+
+def claim_complete(ctx):
+    """Batches of 1, 10 and 100 with the usual number of clients; batch 10 with 16."""
+    runs = ClaimRuns(ctx)
+    able = ctx.able("claim", "complete")
+    clients = ctx.options.clients
+    rows = {}
+    for batch, limit in ((1, 2.0), (10, 3.0), (100, 4.0)):
+        found = ctx.interleaved(able, ctx.options.rounds, f"claim_complete, batch {batch}",
+                                lambda c: runs.run(c, batch, clients))
+        row = rows[batch] = ctx.report.add(Row("claim_complete", f"batch {batch}, {clients} clients", "records/s",
+                                               found))
+        ctx.report.ratio_bar(row, "seed", limit)
+        if batch > 1:
+            ctx.report.ahead_bar(row, PEERS)
+    found = ctx.interleaved(able, 1, "claim_complete, batch 10, synchronous_commit on",
+                            lambda c: runs.run(c, 10, clients, "on"))
+    ctx.report.add(Row("claim_complete", f"batch 10, {clients} clients, sync on", "records/s", found))
+    _many_clients(ctx, runs, able, rows[10])
+
+
+def _many_clients(ctx, runs, able, few):
+    """16 clients, batch 10: the rate against that of few clients, and the spread of latencies."""
+    middles = {contestant.name: [] for contestant in able}
+    tails = {contestant.name: [] for contestant in able}
+
+    def measure(contestant):
+        rate = runs.run(contestant, 10, 16)
+        latencies = runs.last[(contestant.name, 10, 16)].latencies
+        middles[contestant.name].append(figures.percentile(latencies, 50))
+        tails[contestant.name].append(figures.percentile(latencies, 99))
+        return rate
+
+    found = ctx.interleaved(able, ctx.options.rounds, "claim_complete, batch 10, 16 clients", measure)
+    rate = ctx.report.add(Row("claim_complete", "batch 10, 16 clients", "records/s", found))
+    ctx.report.add(Row("claim_complete", "batch 10, 16 clients, p50", "ms", middles))
+    tail = ctx.report.add(Row("claim_complete", "batch 10, 16 clients, p99", "ms", tails))
+    subject = ctx.report.subject
+    few_rate, many_rate = few.value(subject), rate.value(subject)
+    rate.bars.append(Bar(f"× its rate with {ctx.options.clients} clients (noise {NOISE})",
+                         many_rate / few_rate if few_rate and many_rate else None, ">=", NOISE))
+    spread = [high / low for high, low in zip(tails.get(subject, []), middles.get(subject, []))]
+    tail.bars.append(Bar("p99 / p50", figures.median(spread) if spread else None, "<=", 3.0))

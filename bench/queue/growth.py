@@ -1,0 +1,3 @@
+"""placeholder"""
+def growth(ctx):
+    pass

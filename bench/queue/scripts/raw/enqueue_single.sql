@@ -1,0 +1,1 @@
+insert into raw.record (payload) values (:payload::jsonb);

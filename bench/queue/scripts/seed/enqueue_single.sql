@@ -1,0 +1,1 @@
+insert into seed.processing_queue (flow_name, payload) values (:flow, :payload::jsonb);

@@ -1,0 +1,1 @@
+select tasker.mark_records_completed(:ids::bigint[], null, :tokens::bigint[]);

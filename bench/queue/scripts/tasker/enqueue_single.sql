@@ -1,0 +1,1 @@
+select tasker.enqueue(:flow, :payload::jsonb);

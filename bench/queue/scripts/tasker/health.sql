@@ -1,0 +1,1 @@
+select tasker.health_check();

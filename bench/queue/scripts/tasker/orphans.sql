@@ -1,0 +1,1 @@
+select tasker.cleanup_orphaned_records();
