@@ -1,0 +1,32 @@
+// Bounds: those that a parent's partitions have, and those that a new partition shall get.
+#pragma once
+
+#include "core/bounds.hpp"
+#include "partition/directory.hpp"
+#include "partition/set_config.hpp"
+
+namespace tasker::partition {
+
+// In the current memory context.
+struct BoundList
+{
+    DirectoryEntry *entries; // ordered by bounds
+    int count;
+};
+
+// The bounds of all partitions of an open parent. A pending partition (its DETACH was cut off) takes no rows,
+// but still occupies its range. Plain C inside: may ereport. The parent must be partitioned by range of one
+// bigint (directory() has checked).
+BoundList read_bounds(Relation parent, bool with_pending);
+
+// The range of the set that holds `key`, from the interval and the time zone alone.
+core::NumberRange aligned_range(const SetConfig &config, int64_t key);
+
+// What is left of `range` around `key` when no occupied range may be overlapped. Empty when `key` itself is
+// occupied.
+core::NumberRange fit_around(core::NumberRange range, int64_t key, std::span<const DirectoryEntry> occupied);
+
+// A name for the partition that no relation of the parent's schema has. In the current memory context.
+const char *free_partition_name(const SetConfig &config, core::NumberRange range);
+
+} // namespace tasker::partition

@@ -1,0 +1,23 @@
+// Making partitions.
+//
+// A partition is a table of its own until it is attached: CREATE TABLE ... LIKE, keys, ATTACH. So the parent
+// is locked in SHARE UPDATE EXCLUSIVE mode, which readers and writers do not notice; CREATE TABLE ...
+// PARTITION OF would lock everybody out. A table that was just created is empty, so ATTACH has nothing to
+// scan and no check constraint is needed to spare it that.
+//
+// Everything happens in the current transaction: it is there with the caller's work or not at all.
+#pragma once
+
+#include "partition/owned_set.hpp"
+
+namespace tasker::partition {
+
+// The registered shape of a parent, null when nobody registered it.
+const OwnedSet *find_owned_set(Oid parent);
+
+// Makes the partition for `key` unless it exists, opening an owned set first, and returns it. In the current
+// transaction, which holds the set's creation lock and SHARE UPDATE EXCLUSIVE on the parent from then on.
+// Refused while the caller's own session has the parent open (ATTACH is: object_in_use).
+Oid create_partition_for(Oid parent, int64_t key);
+
+} // namespace tasker::partition

@@ -1,0 +1,60 @@
+#include "partition/owned_set.hpp"
+
+#include "partition/create.hpp"
+#include "partition/directory.hpp"
+
+namespace tasker::partition {
+
+PartitionRequest partition_request_hook = nullptr;
+
+namespace {
+
+constexpr int kMaxOwnedSets = 32;
+
+OwnedSet owned_sets[kMaxOwnedSets];
+int owned_set_count = 0;
+
+} // namespace
+
+void register_owned_set(const OwnedSet &set)
+{
+    if (owned_set_count == kMaxOwnedSets)
+        throw pg::Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many partition sets are registered");
+    owned_sets[owned_set_count++] = set;
+}
+
+const OwnedSet *find_owned_set(std::string_view parent_name)
+{
+    for (int i = 0; i < owned_set_count; i++) {
+        if (parent_name == owned_sets[i].parent)
+            return &owned_sets[i];
+    }
+    return nullptr;
+}
+
+const OwnedSet *find_owned_set(Oid parent)
+{
+    const char *name = pg::pg_call([&]() -> const char * {
+        return get_rel_namespace(parent) == get_namespace_oid("tasker", true) ? get_rel_name(parent)
+                                                                              : nullptr;
+    });
+    return name != nullptr ? find_owned_set(std::string_view(name)) : nullptr;
+}
+
+Oid ensure_partition(Oid parent, int64_t key)
+{
+    Oid found = find_partition(parent, key);
+    if (OidIsValid(found))
+        return found;
+    if (partition_request_hook != nullptr && partition_request_hook(parent, key)) {
+        pg::pg_call([] { AcceptInvalidationMessages(); });
+        found = find_partition(parent, key);
+        if (OidIsValid(found))
+            return found;
+        // The worker could not: its transaction does not see the parent, say. Whatever was in its way, the
+        // attempt here succeeds or reports it to the caller.
+    }
+    return create_partition_for(parent, key);
+}
+
+} // namespace tasker::partition

@@ -1,0 +1,76 @@
+-- The partition plane: range-partition sets and what is known about them.
+
+-- One row per set that has been opened. The script puts no row in: a restore runs the script first and loads
+-- the rows after. What pg_dump carries is the name of the parent, so a restored row speaks of the restored table.
+create table tasker.part_config (
+    parent regclass primary key,
+    control name not null,
+    control_kind text not null check (control_kind in ('record_id')),
+    partition_interval text not null,
+    premake integer not null default 4 check (premake between 0 and 1000),
+    retention interval check (retention >= interval '0'),
+    retention_action text not null default 'drop',
+    timezone text not null default 'UTC',
+    owner_set boolean not null default false,
+    legal_hold boolean not null default false,
+    opened_in text not null,
+    opened_at timestamptz not null default pg_catalog.now(),
+    adopted_at timestamptz
+);
+
+comment on table tasker.part_config is
+    'Partition sets under management, one row per set from its first use on; changed with tasker.alter_parent';
+comment on column tasker.part_config.parent is 'The partitioned table';
+comment on column tasker.part_config.control is 'The column that the table is partitioned by';
+comment on column tasker.part_config.control_kind is
+    'What that column holds: record_id (milliseconds since 1970 << 20 | sequence)';
+comment on column tasker.part_config.partition_interval is
+    'Length of a partition: an interval of whole seconds, or of months without days and hours';
+comment on column tasker.part_config.premake is 'Partitions kept ready after the one of now';
+comment on column tasker.part_config.retention is
+    'Age at which a partition is retired, counted from its upper bound; null: in an owner''s set its owner alone decides, in another nothing is retired';
+comment on column tasker.part_config.retention_action is 'What becomes of a retired partition: drop';
+comment on column tasker.part_config.timezone is
+    'Time zone in which partitions of days and longer begin; does not matter to shorter ones';
+comment on column tasker.part_config.owner_set is
+    'The set belongs to a plane of Tasker, which is asked before a partition goes';
+comment on column tasker.part_config.legal_hold is 'While true, no partition of the set is retired';
+comment on column tasker.part_config.opened_in is
+    'Where the set was opened: system identifier, database, installation; another one means that the row was restored';
+comment on column tasker.part_config.opened_at is 'When the set was opened';
+comment on column tasker.part_config.adopted_at is
+    'When a restored set was first seen here; nothing is retired in the hour after';
+
+-- One row per partition that is due to go: refused by its owner, or on its way out. See src/partition/retirement.hpp.
+create table tasker.part_retirement (
+    parent regclass not null,
+    partition_name name not null,
+    lower_key bigint not null,
+    upper_key bigint not null,
+    state text not null check (state in ('refused', 'leaving')),
+    reason text,
+    refusals bigint not null default 0,
+    failures integer not null default 0,
+    since timestamptz not null default pg_catalog.clock_timestamp(),
+    next_try_at timestamptz,
+    primary key (parent, partition_name)
+);
+
+comment on table tasker.part_retirement is
+    'Partitions that are due to go: refused by the set''s owner, or detached and not dropped yet';
+comment on column tasker.part_retirement.parent is 'The partitioned table';
+comment on column tasker.part_retirement.partition_name is 'The partition, in the schema of its parent';
+comment on column tasker.part_retirement.lower_key is 'Lower bound, inclusive';
+comment on column tasker.part_retirement.upper_key is 'Upper bound, exclusive';
+comment on column tasker.part_retirement.state is
+    'refused: it stays, see reason; leaving: its detach has begun and is finished by the next round, whatever happens';
+comment on column tasker.part_retirement.reason is 'Why it was refused, or why the last try failed';
+comment on column tasker.part_retirement.refusals is 'How often its owner has refused';
+comment on column tasker.part_retirement.failures is 'Tries that failed since the last that did not';
+comment on column tasker.part_retirement.since is 'When it was first due, or when its detach began';
+comment on column tasker.part_retirement.next_try_at is 'No try before this time';
+
+select pg_catalog.pg_extension_config_dump('tasker.part_config', '');
+select pg_catalog.pg_extension_config_dump('tasker.part_retirement', '');
+
+revoke all on tasker.part_config, tasker.part_retirement from public;
