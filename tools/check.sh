@@ -41,7 +41,7 @@ limited() { as_user timeout --foreground -k 10 "$PART_LIMIT" "$@"; }
 
 check_build() {
     local log=$OUT/make.log
-    build 2>&1 | tee "$log" | sed -nE 's/^(g\+\+|gcc|clang).* -c .*-o ([^ ]+)\.o .*/    \2/p; /(error|warning):/p'
+    build 2>&1 | tee "$log" | compiler_progress
     private_install >"$OUT/install.log" 2>&1 || { cat "$OUT/install.log"; return 1; }
     touch "$OUT/installed"
     if grep -q 'warning:' "$log"; then
@@ -88,6 +88,9 @@ check_script() {
         result 0 1
     fi
 }
+
+# From make's output: which file is being compiled, and what is wrong with it.
+compiler_progress() { sed -unE 's/^(g\+\+|gcc|clang).* -c .*-o ([^ ]*\/)?([^ ]+)\.o .*/    \3/p; /(error|warning):/p'; }
 
 scheduled() { sed -n 's/^test: *//p' "$1" 2>/dev/null | tr -s ' ' '\n'; }
 
@@ -160,18 +163,19 @@ unbuilt_unit_tests() {
 }
 
 check_unit() {
-    local log=$OUT/unit.log rc=0
+    local log=$OUT/unit.log rc=0 total failed
     if [[ ! -e $TOP/test/unit/Makefile ]]; then
         no_tests_yet
         return
     fi
     timeout --foreground -k 10 "$PART_LIMIT" make -C "$TOP/test/unit" --no-print-directory -j"$(nproc)" \
-        PG_CONFIG="$PG_CONFIG" check >"$log" 2>&1 || rc=$?
+        PG_CONFIG="$PG_CONFIG" check 2>&1 | tee "$log" | compiler_progress || rc=$?
     if ((rc != 0)); then
         grep -vE '^\[ +(RUN|OK) +\]' "$log" | tail -n 200
     fi
-    result "$(grep -cE '^\[ +OK +\]' "$log" || true)" \
-        "$(grep -cE '^\[ +FAILED +\] .*\([0-9]+ ms\)$' "$log" || true)"
+    failed=$(sed -nE 's/^ *([0-9]+) FAILED TESTS?$/\1/p' "$log")
+    total=$(sed -nE 's/^\[=+\] ([0-9]+) tests? from .* ran\..*/\1/p' "$log")
+    result "$((${total:-0} - ${failed:-0}))" "${failed:-0}"
     return "$rc"
 }
 
@@ -285,6 +289,7 @@ prove_result() {
             sub(/.*Failed: /, ""); here = $0 + 0; failed += here; next
         }
         /Non-zero (exit|wait) status|Parse errors:|No plan found/ { if (here == 0) { failed++; broken++; here = 1 } }
+        /^FAILED--Further testing stopped/ { failed++; broken++ }
         /^Files=[0-9]+, Tests=[0-9]+/ { split($2, parts, "="); tests += parts[2] + 0 }
         END { print tests - (failed - broken), failed + 0 }
     ' "$1" >"$OUT/$PART.result"

@@ -39,10 +39,9 @@ scratch_close() {
     set +e
     trap - EXIT
     trap '' INT TERM HUP
-    if [[ -n $JOB ]]; then
-        kill -TERM -- "-$JOB" 2>/dev/null || true
-    fi
+    end_job TERM
     end_our_processes QUIT
+    end_job KILL
     end_our_processes KILL
     if [[ -n ${TASKER_KEEP:-} ]]; then
         say "kept: $SCRATCH"
@@ -50,6 +49,18 @@ scratch_close() {
         rm -rf "$SCRATCH"
     fi
     exit "$rc"
+}
+
+# Sends a signal to the part that is running, and waits up to five seconds for it to be gone.
+end_job() {
+    local i
+    if [[ -z $JOB ]] || ! kill -s "$1" -- "-$JOB" 2>/dev/null; then
+        return 0
+    fi
+    for ((i = 0; i < 50; i++)); do
+        kill -0 -- "-$JOB" 2>/dev/null || return 0
+        sleep 0.1
+    done
 }
 
 our_processes() {
