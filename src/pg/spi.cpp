@@ -184,6 +184,14 @@ Rows Spi::read_latest(Statement &statement, std::initializer_list<Param> paramet
     return execute(statement, parameters, true);
 }
 
+Rows Spi::read_under(Statement &statement, Snapshot snapshot, std::initializer_list<Param> parameters)
+{
+    pg_call([&] { PushActiveSnapshot(snapshot); });
+    Rows rows = execute(statement, parameters, true);
+    PopActiveSnapshot();
+    return rows;
+}
+
 Rows Spi::run_text(const char *sql)
 {
     int code = pg_call([&] { return SPI_execute(sql, false, 0); });

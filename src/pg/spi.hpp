@@ -112,6 +112,8 @@ class Spi
     Rows run(Statement &statement, std::initializer_list<Param> parameters = {});
     // Runs a kept query that sees what is committed right now, also in a REPEATABLE READ transaction.
     Rows read_latest(Statement &statement, std::initializer_list<Param> parameters = {});
+    // Runs a kept query under the given snapshot.
+    Rows read_under(Statement &statement, Snapshot snapshot, std::initializer_list<Param> parameters = {});
     // Runs one-off text: DDL whose identifiers were quoted by quote_identifier.
     Rows run_text(const char *sql);
 

@@ -158,6 +158,7 @@ void abandon_rebuild()
     LWLockAcquire(&shared_state()->directory, LW_EXCLUSIVE);
     LWLockAcquire(&database->apply, LW_EXCLUSIVE);
     database->rebuilding = false;
+    database->claimed_by_rebuild = false;
     if (database->build == BuildState::building)
         database->build = BuildState::unbuilt;
     LWLockRelease(&database->apply);
@@ -189,6 +190,8 @@ void on_transaction_end(XactEvent event, void *)
 
 void on_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *)
 {
+    if (event == SUBXACT_EVENT_ABORT_SUB && own_rebuild != nullptr)
+        abandon_rebuild();
     if (effect_count == 0 || (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
         return;
     const int64_t due = event == SUBXACT_EVENT_ABORT_SUB ? due_now() : 0;

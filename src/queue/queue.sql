@@ -178,10 +178,10 @@ create function tasker.claim_records_batch(flow_name text, batch_size int defaul
 comment on function tasker.claim_records_batch(text, int, text, interval) is
 'Claims up to batch_size due records, by priority and position, each for this caller only, and returns them; none when nothing is due, the flow is paused or its limits are reached. instance_id names the claimer (default: host, application_name and pid); lease is how long the claim holds (default: the flow''s). Errors: 42704 unknown flow; 22023 batch_size < 1, lease not positive.';
 create function tasker.mark_record_completed(record_id bigint, result jsonb default null, lease_token bigint default null)
-    returns void
+    returns integer
     language c as 'MODULE_PATHNAME', 'tasker_mark_record_completed';
 comment on function tasker.mark_record_completed(bigint, jsonb, bigint) is
-'Completes a record in processing. With a lease_token only under that very claim. Errors: 42704 no such record; 55000 it is not in processing, or the lease is lost.';
+'Completes a record in processing; returns 1. With a lease_token only under that very claim. Errors: 42704 no such record; 55000 it is not in processing, or the lease is lost.';
 create function tasker.mark_records_completed(record_ids bigint[], results jsonb[] default null,
         lease_tokens bigint[] default null)
     returns integer
@@ -350,7 +350,7 @@ grant execute on function tasker.get_queue_status(text), tasker.record_id_time(b
     to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
 grant execute on function tasker.queue_lanes(), tasker.check_queue_integrity(), tasker.partition_retention(regclass)
     to tasker_observer, tasker_admin;
-grant execute on function tasker.create_flow(text, jsonb), tasker.alter_flow(text, text, text),
+grant execute on function tasker.next_record_id(), tasker.create_flow(text, jsonb), tasker.alter_flow(text, text, text),
     tasker.drop_flow(text, boolean), tasker.pause_flow(text), tasker.resume_flow(text),
     tasker.cleanup_orphaned_records(interval, text), tasker.reset_failed_records(text, int),
     tasker.retry_records(bigint[]), tasker.purge_failed_records(text, interval),

@@ -101,6 +101,7 @@ void begin_database(DatabaseState &database, Oid oid, Oid parent)
     database.overflow = false;
     database.prepared_seen = false;
     database.rebuilding = false;
+    database.claimed_by_rebuild = false;
 }
 
 DatabaseState *find_database(SharedState *state, Oid oid)
@@ -167,18 +168,17 @@ void unlink_lane(Lane *lane)
     }
 }
 
-// A new lane of a built database holds nothing: every record of its key would have made it. Before that, its
-// floors hide nothing.
-void begin_lane(Lane *lane, FlowState *flow, bool built)
+// A new lane holds nothing: in a built database every record of its key would have made it, and the first
+// build starts all floors anew.
+void begin_lane(Lane *lane, FlowState *flow)
 {
-    const int64_t floor = built ? core::kNothing : 0;
     LaneKey key = lane->key;
     memset(static_cast<void *>(lane), 0, sizeof(Lane));
     lane->key = key;
     lane->flow = flow;
     LWLockInitialize(&lane->scan_lock, pg::lwlock_tranche());
-    lane->claim.reset(floor);
-    lane->done.reset(floor);
+    lane->claim.reset(core::kNothing);
+    lane->done.reset(core::kNothing);
     lane->earliest_expiry = PG_INT64_MAX;
     lane->earliest_claim = PG_INT64_MAX;
 }
@@ -200,7 +200,8 @@ DatabaseState *database_state(Oid parent)
     static DatabaseState *known = nullptr;
     SharedState *state = shared_state();
 
-    if (state == nullptr)
+    // A standby replays what others commit; nothing here would follow it.
+    if (state == nullptr || RecoveryInProgress())
         return nullptr;
     if (known == nullptr || known->database != MyDatabaseId || known->parent != parent)
         known = make_database(state, parent);
@@ -259,7 +260,7 @@ Lane *acquire_lane(Oid parent, int32_t flow_id, int priority, Oid partition)
     LWLockAcquire(&state->directory, LW_EXCLUSIVE);
     lane = static_cast<Lane *>(hash_search(lane_table, &key, HASH_ENTER_NULL, &found));
     if (lane != nullptr && !found) {
-        begin_lane(lane, flow, database->build == BuildState::built);
+        begin_lane(lane, flow);
         LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
         link_lane(flow, lane);
         LWLockRelease(&flow->lock);
@@ -268,6 +269,11 @@ Lane *acquire_lane(Oid parent, int32_t flow_id, int priority, Oid partition)
     if (lane == nullptr)
         overflow(database, "lane", "tasker.max_lanes");
     return lane;
+}
+
+void begin_lane_walk(HASH_SEQ_STATUS *scan)
+{
+    hash_seq_init(scan, lane_table);
 }
 
 void remove_lanes_of_partition(Oid partition)

@@ -103,9 +103,10 @@ enum class BuildState : int
 struct DatabaseState
 {
     Oid database;
-    Oid parent;         // the queue's table; another one after DROP and CREATE EXTENSION: all starts anew
-    bool ids_raised;    // the id clock has been raised above every id in the table
-    BuildState build;   // under `directory`
+    Oid parent;      // the queue's table; another one after DROP and CREATE EXTENSION: all starts anew
+    bool ids_raised; // the id clock has been raised above every id in the table
+    bool claimed_by_rebuild; // some backend has the right to (re)build; under `directory`
+    BuildState build;        // under `directory`
     bool overflow;      // a lane or flow found no room: everything works without shared memory from then on
     bool prepared_seen; // a prepared transaction has touched records: counts need a rebuild once it ends
     ConditionVariable built; // build has changed
@@ -141,6 +142,9 @@ FlowState *flow_state(Oid parent, int32_t flow_id);
 
 // The lane, made when needed; null as above.
 Lane *acquire_lane(Oid parent, int32_t flow_id, int priority, Oid partition);
+
+// Begins a walk over all lanes of all databases with hash_seq_search; `directory` is held until it ends.
+void begin_lane_walk(HASH_SEQ_STATUS *scan);
 
 // Forgets the lanes of a dropped partition, or of a dropped flow.
 void remove_lanes_of_partition(Oid partition);
