@@ -125,6 +125,8 @@ def measure(asked, plane, options, out, work):
             if asked.socket:
                 for contestant in ctx.contestants.values():
                     contestant.discard()
+                for fixture in ctx.fixtures.values():
+                    database.drop_database(server, fixture.dbname)
     return report, failed
 
 

@@ -31,6 +31,7 @@ class Context:
         self.work = Path(work)
         self.progress = progress or Progress()
         self.contestants = {}
+        self.fixtures = {}  # what benchmarks made and may share
 
     def say(self, text):
         self.progress.say(text)

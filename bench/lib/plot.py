@@ -28,7 +28,7 @@ def grouped_bars(path, title, unit, groups, labels, log=False):
     if pyplot is None:
         return False
     names = [name for name in labels if any(name in found for _, found in groups)]
-    figure, axes = pyplot.subplots(figsize=(max(6.0, 1.0 + 0.5 * len(groups) * (len(names) + 1)), 4.2))
+    figure, axes = pyplot.subplots(figsize=(max(6.0, 1.0 + 0.35 * len(groups) * (len(names) + 1)), 4.2))
     width = 0.8 / max(1, len(names))
     tint = colours(list(labels))
     for seat, name in enumerate(names):
@@ -38,7 +38,7 @@ def grouped_bars(path, title, unit, groups, labels, log=False):
         high = [found[name][2] - found[name][0] for _, found in groups if name in found]
         axes.bar(at, middle, width * 0.92, yerr=[low, high], label=labels[name], color=tint[name], capsize=2,
                  error_kw={"linewidth": 0.8})
-    axes.set_xticks(range(len(groups)), [label for label, _ in groups])
+    axes.set_xticks(range(len(groups)), [label.replace(", ", "\n") for label, _ in groups], fontsize=8)
     axes.set_ylabel(unit)
     axes.set_title(title)
     if log:

@@ -77,23 +77,29 @@ class Seed(QueueContestant):
     name = "seed"
     label = "S"
     record_tables = "^processing_queue$"
+    table_sql = HERE / "seed.sql"
+    indexes_sql = HERE / "seed_indexes.sql"
     pending_sql = "select count(*) from seed.processing_queue where status = 'pending'"
 
     def create(self, dbname):
-        database.run_script(self.server, dbname, HERE / "seed.sql")
-        database.run_script(self.server, dbname, HERE / "seed_indexes.sql")
+        database.run_script(self.server, dbname, self.table_sql)
+        database.run_script(self.server, dbname, self.indexes_sql)
 
     def load(self, dbname, records, payload):
         """Load without the indexes and build them afterwards, which leaves them as small as they can be."""
         database.create_database(self.server, dbname)
-        database.run_script(self.server, dbname, HERE / "seed.sql")
+        database.run_script(self.server, dbname, self.table_sql)
         with database.connect(self.server, dbname) as conn:
             conn.execute("""
                 insert into seed.processing_queue (flow_name, payload, created_at, updated_at)
                 select %s, %s::jsonb, at, at
                 from (select now() - (%s - i) * interval '1 millisecond' as at
                       from generate_series(1, %s) as i) as clock""", [FLOW, payload, records, records])
-        database.run_script(self.server, dbname, HERE / "seed_indexes.sql")
+        database.run_script(self.server, dbname, self.indexes_sql)
+
+    def current_table(self, _conn):
+        """The table that holds what is claimed next."""
+        return "seed.processing_queue"
 
 
 class Raw(QueueContestant):
@@ -133,3 +139,7 @@ class Tasker(QueueContestant):
                 conn.execute("select tasker.add_records_to_queue(%s, array_fill(%s::jsonb, array[%s::integer]))",
                              [FLOW, payload, step])
                 left -= step
+
+    def current_table(self, conn):
+        """The partition that holds what is claimed next."""
+        return conn.execute("select tableoid::regclass::text from tasker.queue_record order by id desc limit 1").fetchone()[0]

@@ -22,7 +22,7 @@ CONSUMERS = 4
 BATCH = 10
 IDLE = 0.01
 WARM_UP = 8
-START_BACKLOG = 5000
+START_BACKLOG = 1000
 EDGE = 15
 CONSUMER = Path(__file__).parent.parent / "lib" / "consumer.py"
 

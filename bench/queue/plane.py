@@ -14,10 +14,10 @@ BENCHMARKS = {
     "wal_per_record": wal.wal_per_record,
     "hot_ratio": hot.hot_ratio,
     "wake_latency": wake.wake_latency,
+    "held_xmin": held_xmin.held_xmin,
     "growth": growth.growth,
     "status_latency": latency.status_latency,
     "orphan_latency": latency.orphan_latency,
-    "held_xmin": held_xmin.held_xmin,
 }
 
 PEERS = ("pgq", "pgboss", "graphile")
