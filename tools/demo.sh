@@ -5,9 +5,7 @@ run_demo() {
     ensure_deps
     scratch_open
     copy_tree
-    heading "building and installing into a private root"
-    build >"$SCRATCH/tmp/build.log" 2>&1 || { tail -n 60 "$SCRATCH/tmp/build.log"; die "the build failed"; }
-    private_install >"$SCRATCH/tmp/build.log" 2>&1 || { tail -n 60 "$SCRATCH/tmp/build.log"; die "make install failed"; }
+    install_quietly
     cluster_start demo "shared_preload_libraries = 'tasker'" "max_worker_processes = 16"
     say "a private server runs in $SCRATCH; it goes when the demo ends"
     as_user mkdir "$SCRATCH/out"

@@ -47,7 +47,7 @@ without_default_cluster() {
 install_packages() {
     say "installing: $*"
     apt update || die "apt-get update failed" "Check the network and /etc/apt/sources.list."
-    without_default_cluster apt install --no-install-recommends "$@" >/dev/null ||
+    without_default_cluster apt install --no-install-recommends "$@" | sed -un 's/^Setting up \([^ ]*\).*/    \1/p' ||
         die "apt-get install failed" "The names are those of Debian 12; see tools/packages.txt."
 }
 

@@ -148,6 +148,22 @@ private_install() {
     chmod -R go+rX "$SCRATCH/root"
 }
 
+# Build and installation for those who only want to use the result; what the compiler says is shown if it fails.
+install_quietly() {
+    local log=$SCRATCH/tmp/build.log
+    heading "building, and installing into a private root"
+    run_job build_and_install "$log"
+    if ((JOB_STATUS != 0)); then
+        tail -n 60 "$log"
+        die "the build failed"
+    fi
+}
+
+build_and_install() {
+    build >"$1" 2>&1
+    private_install >>"$1" 2>&1
+}
+
 # cluster_start NAME [LINE...]: makes and starts a cluster, LINEs added to its postgresql.conf. PGHOST points to it
 # afterwards. Durability of the folder itself is not wanted: it is thrown away.
 cluster_start() {
