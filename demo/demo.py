@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parent / "examples" / "license_audit"
 FLOW = "license_audit"
 WORKERS = 4
-BATCH = 10
+BATCH = 5
 LEASE = timedelta(seconds=6)
 # How long the background worker may take to find the lost leases.
 PATIENCE = timedelta(seconds=15)
@@ -80,12 +80,9 @@ class Audit:
             "select id from tasker.processing_queue"
             " where flow_name = %s and status = 'processing' and flow_instance_id = %s order by id", FLOW, worker)]
 
-    def is_between_statements(self, worker):
-        return self.value("select coalesce(bool_and(state = 'idle'), false) from pg_stat_activity"
-                          " where application_name = %s", worker)
-
-    def is_connected(self, worker):
-        return self.value("select exists (select from pg_stat_activity where application_name = %s)", worker)
+    def is_in_a_statement(self, worker):
+        return self.value("select exists (select from pg_stat_activity where application_name = %s"
+                          " and state = 'active')", worker)
 
 
 class Workers:
@@ -110,12 +107,21 @@ class Workers:
             return []
         self.send(name, signal.SIGSTOP)
         # A statement that was on its way when the worker stopped still ends. Only then does the answer stand.
-        while not audit.is_between_statements(name):
+        while audit.is_in_a_statement(name):
             time.sleep(0.001)
         held = audit.held_by(name)
         if not held:
             self.send(name, signal.SIGCONT)
         return held
+
+    def catch_any(self, audit, spared):
+        """Catches whichever worker is in the middle of a batch: (name, records that it holds), or nothing."""
+        for name, process in self.processes.items():
+            if name not in spared and process.poll() is None:
+                held = self.catch_in_the_act(audit, name)
+                if held:
+                    return name, held
+        return None
 
     def check(self, killed):
         """Raises when a worker has ended that should not have."""
@@ -136,7 +142,7 @@ class Workers:
 class Story:
     """What happens when: drives the audit through its two accidents to its end."""
 
-    KILL_AT, FREEZE_AT = 0.15, 0.35  # shares of the records that are done by then
+    KILL_AT, FREEZE_AT = 0.15, 0.3  # shares of the records that are done by then
 
     def __init__(self, audit, workers, total):
         self.audit, self.workers, self.total = audit, workers, total
@@ -163,30 +169,32 @@ class Story:
     def step(self):
         share = self.audit.done() / self.total
         if not self.killed and share >= self.KILL_AT:
-            self.kill("worker-3")
+            self.kill_one()
         elif self.killed and not self.frozen and share >= self.FREEZE_AT:
-            self.freeze("worker-4")
+            self.freeze_one()
         else:
-            time.sleep(0.02)
+            time.sleep(0.01)
         if self.killed and self.recovered_after is None:
             self.watch_recovery()
         if self.frozen and not self.thawed:
             self.thaw_when_lost()
 
-    def kill(self, name):
-        held = self.workers.catch_in_the_act(self.audit, name)
-        if not held:
-            return
-        self.workers.send(name, signal.SIGKILL)
-        self.killed, self.killed_held, self.killed_at = name, held, time.monotonic()
-        print(f"           {name} is killed with SIGKILL while it holds {len(held)} records", flush=True)
+    def kill_one(self):
+        caught = self.workers.catch_any(self.audit, spared=())
+        if caught:
+            self.killed, self.killed_held = caught
+            self.killed_at = time.monotonic()
+            self.workers.send(self.killed, signal.SIGKILL)
+            print(f"           {self.killed} is killed with SIGKILL while it holds {len(self.killed_held)} records",
+                  flush=True)
 
-    def freeze(self, name):
-        held = self.workers.catch_in_the_act(self.audit, name)
-        if not held:
-            return
-        self.frozen, self.frozen_held, self.frozen_at = name, held, time.monotonic()
-        print(f"           {name} is frozen with SIGSTOP while it holds {len(held)} records", flush=True)
+    def freeze_one(self):
+        caught = self.workers.catch_any(self.audit, spared=(self.killed,))
+        if caught:
+            self.frozen, self.frozen_held = caught
+            self.frozen_at = time.monotonic()
+            print(f"           {self.frozen} is frozen with SIGSTOP while it holds {len(self.frozen_held)} records",
+                  flush=True)
 
     def watch_recovery(self):
         """Notes when the killed worker's records are in the line again."""

@@ -6,6 +6,7 @@ from pathlib import Path
 COMMON_LICENSES = re.compile(r"/usr/share/common-licenses/([A-Za-z][A-Za-z0-9.-]*[A-Za-z0-9])")
 FIELD = re.compile(r"^License:[ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 BETWEEN_NAMES = re.compile(r",?\s+(?:and/or|and|or)\s+|\s*[,|]\s*")
+SHORT_NAME = re.compile(r"[A-Za-z0-9][\w.+/~-]*(?: with [\w.+ -]+ exceptions?)?", re.IGNORECASE)
 SPDX_TAG = re.compile(rb"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)*)")
 
 # Sentences that identify a licence text which nobody labelled. White space is folded first.
@@ -46,9 +47,13 @@ def declared_licenses(copyright_file):
 
 
 def labelled(text):
-    """The short names in the `License:` fields of the machine-readable format."""
-    names = {name.strip(" .;()") for field in FIELD.findall(text) for name in BETWEEN_NAMES.split(field)}
-    return {name for name in names if name and len(name) <= 60}
+    """The short names in the `License:` fields of the machine-readable format. Fields with prose are passed over."""
+    names = set()
+    for field in FIELD.findall(text):
+        parts = [part.strip(" .;()") for part in BETWEEN_NAMES.split(field)]
+        if all(SHORT_NAME.fullmatch(part) for part in parts):
+            names.update(parts)
+    return names
 
 
 def referred_to(text):
