@@ -1,7 +1,7 @@
 // How long a failed record or step waits before its next attempt.
 //
-// Exponential with a cap, and jitter around it, so that what failed together does not come back together
-// (M. Brooker, "Exponential Backoff And Jitter", 2015).
+// Exponential with a cap, and jitter around it, so that what failed together does not come back together (M.
+// Brooker, "Exponential Backoff And Jitter", 2015).
 #pragma once
 
 #include "core/arithmetic.hpp"

@@ -243,9 +243,8 @@ constexpr uint32_t fnv1a(std::string_view text)
     return hash;
 }
 
-/// Returns the longest start of `text` of at most `limit` bytes that cuts no UTF-8 sequence. A sequence
-/// has at most three bytes after its first; more of them in a row are no UTF-8, and are cut where the limit
-/// is.
+/// Returns the longest start of `text` of at most `limit` bytes that cuts no UTF-8 sequence. A sequence has
+/// at most three bytes after its first; more of them in a row are no UTF-8, and are cut where the limit is.
 constexpr std::string_view utf8_prefix(std::string_view text, std::size_t limit)
 {
     if (text.size() <= limit)

@@ -82,19 +82,19 @@ constexpr int64_t sequence_based_id(int64_t unix_us, int64_t sequence_value)
 class RecordIdClock
 {
   public:
-    /// Reserves `count` ids that follow one another (less than 1 counts as 1) and returns the first. They
-    /// are above all ids reserved before, and not below the millisecond of `unix_us`. Returns kNoRecordId,
-    /// and reserves nothing, when fewer than `count` are left below INT64_MAX (which is no id, but the
-    /// floors' kNothing).
+    /// Reserves `count` ids that follow one another (less than 1 counts as 1) and returns the first. They are
+    /// above all ids reserved before, and not below the millisecond of `unix_us`. Returns kNoRecordId, and
+    /// reserves nothing, when fewer than `count` are left below INT64_MAX (which is no id, but the floors'
+    /// kNothing).
     int64_t reserve(int64_t count, int64_t unix_us) noexcept
     {
         const int64_t extra = count > 1 ? count - 1 : 0;
-        int64_t last = last_.load(std::memory_order_relaxed);
+        int64_t highest = last_.load(std::memory_order_relaxed);
         for (;;) {
-            const int64_t first = next_record_id(last, unix_us);
+            const int64_t first = next_record_id(highest, unix_us);
             if (first >= kInt64Max - extra)
                 return kNoRecordId;
-            if (last_.compare_exchange_weak(last, first + extra, std::memory_order_relaxed))
+            if (last_.compare_exchange_weak(highest, first + extra, std::memory_order_relaxed))
                 return first;
         }
     }
@@ -103,8 +103,8 @@ class RecordIdClock
     /// the table after a crash, restored, or inserted by hand.
     void raise(int64_t to) noexcept
     {
-        int64_t last = last_.load(std::memory_order_relaxed);
-        while (last < to && !last_.compare_exchange_weak(last, to, std::memory_order_relaxed)) {
+        int64_t highest = last_.load(std::memory_order_relaxed);
+        while (highest < to && !last_.compare_exchange_weak(highest, to, std::memory_order_relaxed)) {
         }
     }
 

@@ -104,8 +104,8 @@ constexpr std::optional<RecordStatus> status_from_name(std::string_view name)
     return std::nullopt;
 }
 
-/// Tells whether a record rests in this status: nothing will claim, recover or wait for it, and its
-/// partition may go when its time has come.
+/// Tells whether a record rests in this status: nothing will claim, recover or wait for it, and its partition
+/// may go when its time has come.
 constexpr bool is_terminal(RecordStatus status)
 {
     const int index = status_index(status);

@@ -93,7 +93,7 @@ template <typename FloorType> class FloorModel
 
     struct Record
     {
-        int64_t position;
+        int64_t position = 0;
         bool wanted = false; // as committed
         bool locked = false; // by an open transaction that keeps rule 2
         bool foreign_locked = false;

@@ -26,8 +26,8 @@ template <typename FloorType> Tally run_model(Fault fault)
 
 TEST(Floor, ZeroedMemoryHidesNothing)
 {
-    Floor floor;
-    std::memset(static_cast<void *>(&floor), 0, sizeof floor);
+    Floor floor{1, 2, true};
+    std::memset(&floor, 0, sizeof floor);
     EXPECT_EQ(floor.begin_scan(), 0);
     floor.end_scan(500);
     EXPECT_EQ(floor.value, 500);

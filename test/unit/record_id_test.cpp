@@ -208,7 +208,7 @@ std::vector<Reservation> reserve_many(RecordIdClock &clock, std::atomic<int64_t>
 {
     test::Random random(seed);
     std::vector<Reservation> made;
-    for (int i = 0; i < 25'000; ++i) {
+    for (int64_t i = 0; i < 25'000; ++i) {
         // Every backend reads the time for itself, some late, some from before the clock was set back.
         const int64_t clock_us = kNow + i * 3 + random.between(-2000, 2000);
         const int64_t count = random.one_in(10) ? random.between(1, 1000) : 1;

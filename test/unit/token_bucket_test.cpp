@@ -173,7 +173,7 @@ TEST(TokenBucket, TheWaitIsEnoughAndNotTooLong)
     for (int i = 0; i < 100'000; ++i) {
         const double rate = std::exp(random.uniform01() * 14 - 2);
         const double burst = TokenBucket::burst_of(rate);
-        const TokenBucket bucket{random.uniform01() * burst - random.between(0, 3), kNow};
+        const TokenBucket bucket{random.uniform01() * (burst + 3) - 3, kNow};
         const int64_t now_us = kNow + random.between(-1000, 1'000'000);
         const int64_t n = random.between(1, static_cast<int64_t>(burst));
         const int64_t wait = bucket.us_until(n, rate, burst, now_us);
