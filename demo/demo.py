@@ -80,9 +80,8 @@ class Audit:
             "select id from tasker.processing_queue"
             " where flow_name = %s and status = 'processing' and flow_instance_id = %s order by id", FLOW, worker)]
 
-    def is_in_a_statement(self, worker):
-        return self.value("select exists (select from pg_stat_activity where application_name = %s"
-                          " and state = 'active')", worker)
+    def session_state(self, worker):
+        return self.value("select max(state) from pg_stat_activity where application_name = %s", worker)
 
 
 class Workers:
@@ -107,10 +106,10 @@ class Workers:
             return []
         self.send(name, signal.SIGSTOP)
         # A statement that was on its way when the worker stopped still ends. Only then does the answer stand.
-        while audit.is_in_a_statement(name):
+        while audit.session_state(name) == "active":
             time.sleep(0.001)
-        held = audit.held_by(name)
-        if not held:
+        held = audit.held_by(name) if audit.session_state(name) == "idle" else []
+        if not held:  # it was faster, or in the middle of writing its results
             self.send(name, signal.SIGCONT)
         return held
 
