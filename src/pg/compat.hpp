@@ -87,3 +87,14 @@ static inline bool tasker_portal_run(Portal portal, DestReceiver *receiver, Quer
     return PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, completion);
 #endif
 }
+
+// For databases and extensions only.
+static inline bool tasker_is_owner(Oid class_id, Oid object, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+    return object_ownercheck(class_id, object, role);
+#else
+    return class_id == DatabaseRelationId ? pg_database_ownercheck(object, role)
+                                          : pg_extension_ownercheck(object, role);
+#endif
+}

@@ -1,0 +1,131 @@
+#include "worker/duty.hpp"
+
+#include "pg/settings.hpp"
+#include "queue/duties.hpp"
+#include "worker/shared.hpp"
+
+namespace tasker::worker {
+namespace {
+
+constexpr int kMinuteMs = 60 * 1000;
+constexpr int kHourMs = 60 * kMinuteMs;
+
+int64_t when_asked()
+{
+    return 0;
+}
+
+int64_t every_second()
+{
+    return core::kUsPerSecond;
+}
+
+int64_t every_minute()
+{
+    return core::kUsPerMinute;
+}
+
+int64_t every_sweep_interval()
+{
+    return pg::settings::sweep_interval * core::kUsPerSecond;
+}
+
+// Repeats a step that does a bounded piece of work, until there is nothing left of it.
+template <class Step> void repeat(Steps &steps, Step &&step)
+{
+    int64_t done = 0;
+    do {
+        steps.transaction([&] { done = step(); });
+    } while (done > 0 && !steps.should_stop());
+}
+
+void prepare(Steps &steps)
+{
+    steps.transaction([] { queue::prepare(); });
+}
+
+void sweep(Steps &steps)
+{
+    steps.transaction([] { queue::sweep(); });
+}
+
+void recover_leases(Steps &steps)
+{
+    repeat(steps, [] { return queue::recover_leases(); });
+}
+
+void expire_dedup_keys(Steps &steps)
+{
+    repeat(steps, [] { return queue::expire_dedup_keys(); });
+}
+
+void premake(Steps &steps)
+{
+    partition::run_premake_round(steps);
+}
+
+void finalize(Steps &steps)
+{
+    partition::run_finalize_round(steps);
+}
+
+void retire(Steps &steps)
+{
+    partition::run_retire_round(steps);
+}
+
+void analyze(Steps &steps)
+{
+    partition::run_analyze_round(steps);
+}
+
+// Premake stands before retire, and never shares a transaction with it: what goes wrong with old partitions
+// must not keep new ones from being made.
+constexpr Duty kDuties[] = {
+    {"prepare", "builds the queue's floors and statistics in shared memory", when_asked, kHourMs, false, true,
+     prepare},
+    {"recover_leases", "gives back records whose lease has ended", every_second, kMinuteMs, false, true,
+     recover_leases},
+    {"sweep", "looks over the queue's live window and mends floors", every_sweep_interval, kMinuteMs, false,
+     false, sweep},
+    {"premake", "makes partitions ahead of time", every_minute, kMinuteMs, false, true, premake},
+    {"finalize", "completes detaches that were cut off", every_minute, kHourMs, true, true, finalize},
+    {"retire", "detaches and drops partitions that may go", every_minute, kHourMs, true, false, retire},
+    {"analyze", "analyzes partitioned parents whose rows have changed", every_minute, kHourMs, true, false,
+     analyze},
+    {"expire_dedup_keys", "removes deduplication keys that are no longer in use", every_minute, kMinuteMs,
+     false, false, expire_dedup_keys},
+};
+static_assert(std::size(kDuties) <= kMaxDuties);
+
+} // namespace
+
+std::span<const Duty> duties()
+{
+    return kDuties;
+}
+
+int find_duty(std::string_view name)
+{
+    for (size_t i = 0; i < std::size(kDuties); i++) {
+        if (name == kDuties[i].name)
+            return static_cast<int>(i);
+    }
+    return -1;
+}
+
+void request_duty(std::string_view name) noexcept
+{
+    const int index = find_duty(name);
+    if (index < 0 || shared() == nullptr)
+        return;
+    LWLockAcquire(&shared()->lock, LW_SHARED);
+    DatabaseSlot *slot = find_slot(MyDatabaseId);
+    if (slot != nullptr && slot->pid != 0) {
+        pg_atomic_fetch_or_u32(&slot->requested, 1u << index);
+        SetLatch(slot->latch);
+    }
+    LWLockRelease(&shared()->lock);
+}
+
+} // namespace tasker::worker
