@@ -14,23 +14,25 @@
 // The invariant holds under these rules, which are the caller's to keep:
 //  1. All calls on one Floor are made under one lock.
 //  2. A transaction that makes a record wanted calls lower(position) when its end has become visible to new
-//  snapshots:
+//     snapshots:
 //     - one that inserts, gives back, or reschedules a record: after its commit;
 //     - one that took a wanted record (a claim) and does not keep it: after its abort, or after ROLLBACK TO
 //       SAVEPOINT has made the subtransaction's end visible.
 //     Making it earlier is an error: a scan may run between the call and the end, see nothing, and raise.
 //  3. A scan takes its snapshot after begin_scan(), and looks at every index entry in [value, reached).
 //     With an older snapshot it would miss a record whose lower() was made between the two.
-//  4. `reached` stands at or below every wanted record that the scan saw and that it did not take itself. A
-//     record that it passed over because somebody else has locked it may lie below `reached` only if that
-//     somebody keeps rule 2 (a claim does; a SELECT FOR UPDATE by hand does not). Positions are not unique: a
-//     scan that stops because it has enough hands in the position of the last entry it looked at, not the
-//     next one. One that stops because all that follows lies in the future hands in the first such position,
-//     and one that comes to the end of the index hands in kNothing.
-//  5. One scan at a time has the right to raise: whoever finds `scanning` set scans from `value` and calls
-//  neither
-//     begin_scan() nor end_scan(). The owner ends its scan in any case, also on an error or when its
-//     process exits, and the Floor is not given to another lane before.
+//  4. `reached` stands at or below every wanted record that the scan saw and does not take.
+//     - A record that it passes over because somebody else has locked it may lie below `reached` only if that
+//       somebody keeps rule 2 (a claim does; a SELECT FOR UPDATE by hand does not).
+//     - A record that it notes, and takes after end_scan(), counts as taken. Where it then finds a foreign
+//       lock, or does not come to take it, it has to call lower() itself.
+//     - Positions are not unique: a scan that stops because it has enough hands in the position of the last
+//       entry it looked at, not the next one. One that stops because all that follows lies in the future
+//       hands in the first such position, and one that comes to the end of the index hands in kNothing.
+//  5. One scan at a time has the right to raise. Either a lock gives that right, which goes when its holder
+//     fails or exits; then begin_scan() replaces a scan that was cut off. Or `scanning` does: whoever finds
+//     it set scans from `value` and calls neither begin_scan() nor end_scan(), and the owner ends its scan in
+//     any case, also on an error or when its process exits. Nobody gives the Floor to another lane meanwhile.
 // What breaks rule 2 from outside (a prepared transaction, logical replication) is healed by the sweep, which
 // scans from below the floor and calls lower().
 //
@@ -48,6 +50,7 @@ namespace tasker::core {
 /// The value of a floor above which nothing lies: there is nothing wanted at all.
 inline constexpr int64_t kNothing = kInt64Max;
 
+/// The floor of one lane. Written by claimers and by the callbacks of all transactions that touch the lane.
 struct Floor
 {
     int64_t value;   // nothing wanted lies below

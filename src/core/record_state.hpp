@@ -1,12 +1,13 @@
 // The state machine of a queue record.
 //
-//    pending ---> processing ---> completed
-//     ^  |         |      |
-//     |  |         |      +-----> failed ----+    (dead letter)
-//     |  |         |                         |
-//     |  |         +---> pending (retry, release, lease lost)
-//     |  +-> cancelled                       |
-//     +--------------------------------------+    (retried by hand)
+//                   claimed               done
+//    +-> pending ------------> processing ------> completed
+//    |    |    ^                |      |
+//    |    |    +----------------+      +--------> failed (dead letter)
+//    |    |     retry, release,    no attempts      |
+//    |    |     lease ran out         left          |
+//    |    +-> cancelled                             |
+//    +----------------------------------------------+ retried by hand
 #pragma once
 
 #include <array>
@@ -42,12 +43,14 @@ struct StatusEntry
 /// The one table: order of the counters, words, and every legal transition. A failed record is terminal, for
 /// it stays as it is (and does not hold its partition) until somebody asks for another try.
 inline constexpr std::array<StatusEntry, kStatusCount> kStatusTable{{
-    // status                    word          terminal  pending processing completed failed cancelled
-    {RecordStatus::pending, "pending", false, {false, true, false, false, true}},
-    {RecordStatus::processing, "processing", false, {true, false, true, true, false}},
-    {RecordStatus::completed, "completed", true, {false, false, false, false, false}},
-    {RecordStatus::failed, "failed", true, {true, false, false, false, false}},
-    {RecordStatus::cancelled, "cancelled", true, {false, false, false, false, false}},
+    // clang-format off
+    //                                              may become: pending processing completed failed cancelled
+    {RecordStatus::pending,    "pending",    false, {            false, true,      false,    false, true}},
+    {RecordStatus::processing, "processing", false, {            true,  false,     true,     true,  false}},
+    {RecordStatus::completed,  "completed",  true,  {            false, false,     false,    false, false}},
+    {RecordStatus::failed,     "failed",     true,  {            true,  false,     false,    false, false}},
+    {RecordStatus::cancelled,  "cancelled",  true,  {            false, false,     false,    false, false}},
+    // clang-format on
 }};
 
 } // namespace detail

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -27,6 +28,7 @@ enum class Fault
     snapshot_before_begin,        // rule 3
     reach_past_equal_positions,   // rule 4
     reach_past_foreign_locks,     // rule 4
+    forget_what_was_not_taken,    // rule 4
     raise_without_owning_the_scan // rule 5
 };
 
@@ -85,6 +87,7 @@ template <typename FloorType> class FloorModel
     {
         begin,
         scan,
+        take,
         hold,
         end,
         callback,
@@ -97,7 +100,8 @@ template <typename FloorType> class FloorModel
         bool wanted = false; // as committed
         bool locked = false; // by an open transaction that keeps rule 2
         bool foreign_locked = false;
-        int owed = 0; // ended transactions whose lower() is still to come
+        int version = 0; // committed changes so far
+        int owed = 0;    // who will still call lower() for it, or take it
     };
 
     struct Session
@@ -109,8 +113,10 @@ template <typename FloorType> class FloorModel
         // the scan of a claim
         bool owns_scan = false;
         std::pair<int64_t, size_t> cursor{0, 0}; // next index entry at or after (position, record)
-        std::set<size_t> snapshot{};
+        std::map<size_t, int> snapshot{};        // the wanted records and their versions
         bool has_snapshot = false;
+        bool takes_later = false;         // notes records while it scans, and takes them after end_scan()
+        std::vector<size_t> noted{};      // those
         int64_t held_at = core::kNothing; // lowest position passed over that may come free without a lower()
         int64_t limit = 0;
     };
@@ -121,6 +127,7 @@ template <typename FloorType> class FloorModel
         if (sessions_.empty() || (sessions_.size() < 6 && random_.one_in(5))) {
             Session session{pick_kind()};
             session.commits = !random_.one_in(4);
+            session.takes_later = random_.one_in(2);
             session.limit = random_.between(1, 6);
             sessions_.push_back(std::move(session));
         }
@@ -144,6 +151,9 @@ template <typename FloorType> class FloorModel
         case Phase::scan:
             for (int64_t n = random_.between(1, 10); n > 0 && session.phase == Phase::scan; --n)
                 scan(session);
+            break;
+        case Phase::take:
+            take(session);
             break;
         case Phase::hold:
             hold(session);
@@ -221,8 +231,17 @@ template <typename FloorType> class FloorModel
         session.has_snapshot = true;
         for (size_t i = 0; i < records_.size(); ++i) {
             if (records_[i].wanted)
-                session.snapshot.insert(i);
+                session.snapshot.emplace(i, records_[i].version);
         }
+    }
+
+    // As in the server: only the version that the snapshot has, and only when it can be locked at once.
+    bool can_take(const Session &session, size_t i) const { return is_current(session, i) && lockable(i); }
+
+    bool is_current(const Session &session, size_t i) const
+    {
+        const auto seen = session.snapshot.find(i);
+        return seen != session.snapshot.end() && records_[i].wanted && records_[i].version == seen->second;
     }
 
     bool lockable(size_t i) const
@@ -254,13 +273,18 @@ template <typename FloorType> class FloorModel
             return;
         }
         session.cursor = {record.position, at + 1};
-        if (session.snapshot.contains(at) && lockable(at)) {
-            record.locked = true;
-            session.mine.push_back(at);
+        if (can_take(session, at)) {
+            if (session.takes_later) {
+                session.noted.push_back(at);
+                ++record.owed;
+            } else {
+                record.locked = true;
+                session.mine.push_back(at);
+            }
         } else if (record.foreign_locked && fault_ != Fault::reach_past_foreign_locks) {
             session.held_at = std::min(session.held_at, record.position);
         }
-        if (static_cast<int64_t>(session.mine.size()) >= session.limit)
+        if (static_cast<int64_t>(session.mine.size() + session.noted.size()) >= session.limit)
             end_scan(session, record.position + (fault_ == Fault::reach_past_equal_positions ? 1 : 0));
     }
 
@@ -277,12 +301,37 @@ template <typename FloorType> class FloorModel
 
     void end_scan(Session &session, int64_t reached)
     {
-        session.phase = Phase::hold;
+        session.phase = Phase::take;
         if (!session.owns_scan)
             return;
         const int64_t before = floor_.value;
         floor_.end_scan(std::min(reached, session.held_at));
         tally_.raised += floor_.value > before ? 1 : 0;
+    }
+
+    // Takes one of the records that were noted. Where it cannot and nobody else will, the floor comes back.
+    void take(Session &session)
+    {
+        if (session.noted.empty()) {
+            session.phase = Phase::hold;
+            return;
+        }
+        if (random_.one_in(50)) {
+            session.commits = false; // an error
+            session.phase = Phase::hold;
+            return;
+        }
+        const size_t i = session.noted.back();
+        session.noted.pop_back();
+        Record &record = records_[i];
+        if (can_take(session, i)) {
+            record.locked = true;
+            session.mine.push_back(i);
+        } else if (is_current(session, i) && record.foreign_locked &&
+                   fault_ != Fault::forget_what_was_not_taken) {
+            floor_.lower(record.position);
+        }
+        --record.owed;
     }
 
     // Stays open for a while; a claim may roll back a part to a savepoint.
@@ -330,6 +379,7 @@ template <typename FloorType> class FloorModel
                 record.foreign_locked = false;
                 continue; // makes nothing wanted and owes nothing
             }
+            ++record.version;
             record.owed += owes_lower() ? 1 : 0;
         }
     }
@@ -338,6 +388,7 @@ template <typename FloorType> class FloorModel
     void call_back(Session &session)
     {
         session.phase = Phase::done;
+        lower_after(session.noted); // an error came between the scan and the taking
         if (session.kind == Kind::foreign_lock || !owes_lower())
             return;
         if (fault_ == Fault::no_lower_after_abort && session.kind == Kind::claim)
@@ -431,6 +482,8 @@ template <typename FloorType> class FloorModel
             session.phase = Phase::scan;
             while (session.phase == Phase::scan)
                 scan(session);
+            while (session.phase == Phase::take)
+                take(session);
             found = session.mine.size();
             end(session);
             call_back(session);

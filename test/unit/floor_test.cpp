@@ -116,6 +116,17 @@ TEST(Floor, AScanThatIsCutOffChangesNothing)
     EXPECT_EQ(floor.value, 60);
 }
 
+TEST(Floor, ANewScanReplacesOneThatWasCutOff)
+{
+    Floor floor{};
+    floor.reset(100);
+    floor.begin_scan();
+    floor.lower(150);
+    EXPECT_EQ(floor.begin_scan(), 100);
+    floor.end_scan(250); // which has seen what was lowered before it
+    EXPECT_EQ(floor.value, 250);
+}
+
 TEST(Floor, AScanThatAResetCutOffDoesNotRaise)
 {
     Floor floor{};
@@ -166,7 +177,7 @@ TEST_P(FloorRule, IsNeeded)
 INSTANTIATE_TEST_SUITE_P(Every, FloorRule,
                          testing::Values(Fault::lower_before_the_end, Fault::no_lower_after_abort,
                                          Fault::snapshot_before_begin, Fault::reach_past_equal_positions,
-                                         Fault::reach_past_foreign_locks,
+                                         Fault::reach_past_foreign_locks, Fault::forget_what_was_not_taken,
                                          Fault::raise_without_owning_the_scan));
 
 } // namespace
