@@ -2,6 +2,7 @@
 #include "pg/error.hpp"
 #include "pg/settings.hpp"
 #include "pg/shmem.hpp"
+#include "queue/duties.hpp"
 #include "queue/shared_state.hpp"
 #include "worker/launcher.hpp"
 
@@ -13,6 +14,7 @@ PGDLLEXPORT void _PG_init(void)
     tasker::pg::boundary([] {
         tasker::pg::settings::define();
         tasker::queue::declare_shared_state();
+        tasker::queue::declare_queue_set();
         tasker::worker::declare_launcher();
     });
 }

@@ -19,6 +19,7 @@
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "queue/failure.hpp"
+#include "queue/flow.hpp"
 #include "queue/rebuild.hpp"
 #include "queue/record_ids.hpp"
 
@@ -89,7 +90,8 @@ Found scan_piece(Partition *partition, const Turn &turn, int32_t flow_id, int64_
     while (next_in_lane(scan)) {
         const RecordHead head = head_of(partition->read_slot);
         const bool wanted_row = head.status == RecordStatus::pending;
-        if (found.count == wanted || piece-- == 0 || (wanted_row && head.position > turn.limit)) {
+        if (found.count == wanted || (piece-- <= 0 && head.position > from) ||
+            (wanted_row && head.position > turn.limit)) {
             found.reached = head.position;
             found.exhausted = wanted_row && head.position > turn.limit;
             break;
@@ -123,6 +125,7 @@ Found scan_lane(const Claim &claim, Partition *partition, const Turn &turn)
     lane->claim.end_scan(found.reached);
     LWLockRelease(&flow->lock);
     LWLockRelease(&lane->scan_lock);
+    raise_own_floor(lane, found.reached);
     return found;
 }
 
@@ -238,17 +241,10 @@ class OpenPartitions
 void claim_from_lanes(Claim &claim, FlowState *flow)
 {
     OpenPartitions partitions;
-    Lane *last = nullptr;
-    int64_t last_limit = 0;
-
     while (claim.wanted > 0) {
         CHECK_FOR_INTERRUPTS();
         std::optional<Turn> turn = next_turn(flow, claim.due);
         if (!turn)
-            break;
-        // Records that this transaction itself made pending hold the lane's turn until it commits; one look
-        // at them is enough.
-        if (turn->lane == last && turn->limit == last_limit && own_pending_floor(last) <= claim.due)
             break;
         Partition *partition = partitions.open(turn->partition);
         if (partition == nullptr) { // dropped by hand: nothing of it is left
@@ -257,8 +253,6 @@ void claim_from_lanes(Claim &claim, FlowState *flow)
         }
         Found found = scan_lane(claim, partition, *turn);
         take_found(claim, partition, found, effect_on_lane(turn->lane));
-        last = found.exhausted ? turn->lane : nullptr;
-        last_limit = turn->limit;
     }
     partitions.close();
 }

@@ -6,6 +6,7 @@
 // the record's own state when somebody asks. Rows of keys no longer in use are removed by the worker.
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "queue/duties.hpp"
 #include "queue/enqueue.hpp"
 #include "queue/lookup.hpp"
 
@@ -67,6 +68,24 @@ std::optional<int64_t> take_dedup_key(Oid parent, const Flow &flow, std::string_
         spi.run(take, {flow.flow_id, key, new_id, expires});
         return std::nullopt;
     }
+}
+
+// Looks through the keys whose window has passed, oldest records first, a limited number each time.
+int64_t expire_dedup_keys()
+{
+    static pg::Statement expire("delete from tasker.dedup_key d using ("
+                                "  select k.flow_id, k.dedup_key from tasker.dedup_key k "
+                                "  where coalesce(k.expires_at, '-infinity') <= pg_catalog.now() "
+                                "    and not exists (select from tasker.queue_record r where r.id = "
+                                "k.record_id and r.status in ('p', 'r')) "
+                                // A key without a window may be asked for with one later: it stays for a day.
+                                "    and k.record_id < (extract(epoch from pg_catalog.now() - interval '1 "
+                                "day') * 1000)::bigint << 20 "
+                                "  limit 10000 for update skip locked) gone "
+                                "where d.flow_id = gone.flow_id and d.dedup_key = gone.dedup_key",
+                                {});
+    pg::Spi spi;
+    return static_cast<int64_t>(spi.run(expire).count());
 }
 
 } // namespace tasker::queue

@@ -24,6 +24,8 @@ void clear(Effect &effect, Lane *lane, FlowState *flow)
     effect.subtransaction = GetCurrentSubTransactionId();
     effect.lower_on_commit = core::kNothing;
     effect.lower_on_abort = core::kNothing;
+    effect.lower_done_on_commit = core::kNothing;
+    effect.own_floor = core::kNothing;
     effect.earliest_expiry = PG_INT64_MAX;
     effect.earliest_claim = PG_INT64_MAX;
 }
@@ -73,8 +75,11 @@ void apply_commit(const Effect &effect, bool track, int64_t due)
             lane->done.lower(effect.lower_on_commit);
             lane->latest_position = std::max(lane->latest_position, effect.latest_position);
         }
+        lane->done.lower(effect.lower_done_on_commit);
         lane->earliest_expiry = std::min(lane->earliest_expiry, effect.earliest_expiry);
         lane->earliest_claim = std::min(lane->earliest_claim, effect.earliest_claim);
+        lane->expiry_since = std::min(lane->expiry_since, effect.earliest_expiry);
+        lane->claim_since = std::min(lane->claim_since, effect.earliest_claim);
     }
     wake_for(effect, effect.lower_on_commit, due);
     LWLockRelease(&flow->lock);
@@ -117,6 +122,15 @@ void forget_all()
     }
 }
 
+// Has the state built anew by whoever needs it next; lanes keep what they have until then.
+void invalidate_state(DatabaseState *database)
+{
+    LWLockAcquire(&shared_state()->directory, LW_EXCLUSIVE);
+    if (database->build == BuildState::built)
+        database->build = BuildState::unbuilt;
+    LWLockRelease(&shared_state()->directory);
+}
+
 void commit_all()
 {
     DatabaseState *database = database_of(effects[0]);
@@ -128,6 +142,10 @@ void commit_all()
     for (int i = 0; i < effect_count; i++)
         apply_commit(effects[i], track, due);
     LWLockRelease(&database->apply);
+    for (int i = 0; i < effect_count; i++) {
+        if (effects[i].invalidate)
+            invalidate_state(database);
+    }
     forget_all();
 }
 
@@ -204,6 +222,8 @@ void on_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransac
             }
             effects[i].subtransaction = parent;
         }
+        if (event == SUBXACT_EVENT_ABORT_SUB) // what the subtransaction's claims had scanned is pending again
+            effects[i].own_floor = effects[i].lower_on_commit;
         effects[kept++] = effects[i];
     }
     effect_count = kept;
@@ -273,9 +293,17 @@ int64_t own_pending_floor(const Lane *lane)
     int64_t floor = core::kNothing;
     for (int i = 0; i < effect_count; i++) {
         if (effects[i].lane == lane)
-            floor = std::min(floor, effects[i].lower_on_commit);
+            floor = std::min(floor, effects[i].own_floor);
     }
     return floor;
+}
+
+void raise_own_floor(const Lane *lane, int64_t reached)
+{
+    for (int i = 0; i < effect_count; i++) {
+        if (effects[i].lane == lane && effects[i].own_floor < reached)
+            effects[i].own_floor = reached;
+    }
 }
 
 void add_own_changes(const Lane *lane, int64_t (&counts)[core::kStatusCount])
@@ -286,6 +314,11 @@ void add_own_changes(const Lane *lane, int64_t (&counts)[core::kStatusCount])
         for (int s = 0; s < core::kStatusCount; s++)
             counts[s] += effects[i].delta[s];
     }
+}
+
+void note_truncation(Oid parent)
+{
+    effect_on_flow(parent, 0).invalidate = true;
 }
 
 bool have_own_effects()

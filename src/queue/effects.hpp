@@ -31,21 +31,28 @@ struct Effect
     int64_t delta[core::kStatusCount];
     int64_t lower_on_commit;
     int64_t lower_on_abort;
+    int64_t lower_done_on_commit; // the done floor alone
+    int64_t own_floor; // lower_on_commit, as far as this transaction's own claims have not scanned it
     int64_t latest_position;
     TimestampTz earliest_expiry;
     TimestampTz earliest_claim;
     int64_t reserved; // of flow->reserved, given back at any end
-    bool wake_all;
+    bool wake_all;    // of the flow's waiters, at commit
+    bool invalidate;  // at commit the database's state is built anew
 
     void count(core::RecordStatus status, int64_t change) { delta[core::status_index(status)] += change; }
 
-    // A record became pending at `position`: by insert, retry, release or reset.
-    void became_pending(int64_t position)
+    // Records became pending at positions from `lowest` to `highest`: by insert, retry, release or reset.
+    void became_pending(int64_t lowest, int64_t highest, int64_t records)
     {
-        count(core::RecordStatus::pending, 1);
-        lower_on_commit = std::min(lower_on_commit, position);
-        latest_position = std::max(latest_position, position);
+        count(core::RecordStatus::pending, records);
+        lower_on_commit = std::min(lower_on_commit, lowest);
+        own_floor = std::min(own_floor, lowest);
+        latest_position = std::max(latest_position, highest);
     }
+    void became_pending(int64_t position) { became_pending(position, position, 1); }
+    // A record in processing stands at `position` that was not live before.
+    void lower_done(int64_t position) { lower_done_on_commit = std::min(lower_done_on_commit, position); }
     // A pending record was taken, to be claimed or cancelled.
     void took_pending(int64_t position)
     {
@@ -67,12 +74,17 @@ Effect &effect_on_lane(Lane *lane);
 // Likewise for the flow alone.
 Effect &effect_on_flow(Oid parent, int32_t flow_id);
 
-// The lowest position that this transaction itself has made pending in the lane, or kNothing: its own claims
-// must look there although the lane's floor comes down only at commit.
+// The lowest position that this transaction itself has made pending in the lane and not scanned since, or
+// kNothing: its own claims must look there although the lane's floor comes down only at commit.
 int64_t own_pending_floor(const Lane *lane);
+// A claim of this transaction has scanned the lane up to `reached`.
+void raise_own_floor(const Lane *lane, int64_t reached);
 
 // Adds this transaction's own, still uncommitted changes of the lane to `counts`.
 void add_own_changes(const Lane *lane, int64_t (&counts)[core::kStatusCount]);
+
+// The whole table is being truncated: at commit the database's state becomes unbuilt.
+void note_truncation(Oid parent);
 
 // Has this transaction any effect pending?
 bool have_own_effects();

@@ -56,9 +56,7 @@ void add_piece(Oid parent, const Flow &flow, std::span<const int64_t> ids, std::
     }
     Effect &effect = effect_on_lane(parent, flow.flow_id, record.priority, partition->relid);
     insert_records(partition, rows, count, GetCurrentCommandId(true));
-    effect.count(core::RecordStatus::pending, count);
-    effect.lower_on_commit = std::min(effect.lower_on_commit, lowest);
-    effect.latest_position = std::max(effect.latest_position, highest);
+    effect.became_pending(lowest, highest, count);
     close_partition(partition);
     pfree(rows);
 }
@@ -112,12 +110,13 @@ Datum enqueue(const pg::Args &args, int64_t priority)
     std::optional<int64_t> window = args.optional_duration_us(5, "dedup_window");
 
     Flow flow = flow_for_enqueue(name);
-    Oid parent = queue_parent();
-    int64_t id = reserve_record_id(parent);
-    if (key) {
-        if (auto holder = take_dedup_key(parent, flow, *key, window, id))
-            return args.result(*holder);
-    }
+    if (!key)
+        return args.result(enqueue_record(flow, record));
+
+    const Oid parent = queue_parent();
+    const int64_t id = reserve_record_id(parent);
+    if (auto holder = take_dedup_key(parent, flow, *key, window, id))
+        return args.result(*holder);
     add_record(parent, flow, id, record);
     if (flow.notify)
         notify_listeners(flow, id);
@@ -186,6 +185,16 @@ int64_t add_record(Oid parent, const Flow &flow, int64_t id, const NewRecord &re
     effect.became_pending(position);
     close_partition(partition);
     return position;
+}
+
+int64_t enqueue_record(const Flow &flow, const NewRecord &record)
+{
+    const Oid parent = queue_parent();
+    const int64_t id = reserve_record_id(parent);
+    add_record(parent, flow, id, record);
+    if (flow.notify)
+        notify_listeners(flow, id);
+    return id;
 }
 
 TASKER_FUNCTION(enqueue)

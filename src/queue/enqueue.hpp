@@ -15,6 +15,9 @@ struct NewRecord
     std::optional<TimestampTz> run_at;
 };
 
+// Adds a record under a new id, which it returns, and notifies listeners where the flow asks for it.
+int64_t enqueue_record(const Flow &flow, const NewRecord &record);
+
 // Adds a record under the id and returns its position. May ereport.
 int64_t add_record(Oid parent, const Flow &flow, int64_t id, const NewRecord &record);
 

@@ -13,8 +13,8 @@ namespace {
     pg_unreachable();
 }
 
-// One target in an open partition, until its change is written.
-void change_one(Oid parent, Partition *partition, const Target &target, Decide decide, void *argument)
+// One target in an open partition, until its change is written; false when it shall stay as it is.
+bool change_one(Oid parent, Partition *partition, const Target &target, Decide decide, void *argument)
 {
     for (;;) {
         PushActiveSnapshot(GetLatestSnapshot());
@@ -25,14 +25,17 @@ void change_one(Oid parent, Partition *partition, const Target &target, Decide d
         Change change{};
         Outcome outcome = decide(head, target, change, argument);
         Effect &effect = effect_on_lane(parent, head.flow_id, head.priority, partition->relid);
-        TM_Result result =
-            update_record(partition, change, GetCurrentCommandId(true), GetActiveSnapshot(), true);
+        TM_Result result = TM_Ok;
+        if (!outcome.unchanged)
+            result = update_record(partition, change, GetCurrentCommandId(true), GetActiveSnapshot(), true);
         ExecClearTuple(partition->read_slot);
         index_endscan(scan);
         PopActiveSnapshot();
+        if (outcome.unchanged)
+            return false;
         if (result == TM_Ok) {
             note_change(effect, head, outcome);
-            return;
+            return true;
         }
         if (result == TM_SelfModified)
             ereport(ERROR, errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
@@ -106,9 +109,11 @@ void note_change(Effect &effect, const RecordHead &before, const Outcome &after)
         effect.count(after.status, 1);
 }
 
-void change_records(Oid parent, std::span<const Target> targets, Decide decide, void *argument, bool revive)
+int32_t change_records(Oid parent, std::span<const Target> targets, Decide decide, void *argument,
+                       bool revive)
 {
     Partition *partition = nullptr;
+    int32_t changed = 0;
 
     for (const Target &target : targets) {
         Oid relid = partition::find_partition(parent, target.id);
@@ -118,11 +123,12 @@ void change_records(Oid parent, std::span<const Target> targets, Decide decide, 
         }
         if (partition == nullptr)
             partition = open_partition_of(parent, target.id, revive);
-        change_one(parent, partition, target, decide, argument);
+        changed += change_one(parent, partition, target, decide, argument) ? 1 : 0;
     }
     if (partition != nullptr)
         close_partition(partition);
     CommandCounterIncrement();
+    return changed;
 }
 
 } // namespace tasker::queue

@@ -26,6 +26,7 @@ struct Outcome
     core::RecordStatus status;
     int64_t position;       // when pending
     TimestampTz expires_at; // when processing
+    bool unchanged = false; // leave the record as it is
 };
 
 // Notes the change of a record from `before` to `after` in its lane's effect.
@@ -35,10 +36,10 @@ void note_change(Effect &effect, const RecordHead &before, const Outcome &after)
 using Decide = Outcome (*)(const RecordHead &head, const Target &target, Change &change, void *argument);
 
 // Looks up each target, has `decide` judge its current state and writes the change; all or nothing, because
-// every error aborts. Errors: undefined_object for an id that does not exist. A record that changes at the
-// same moment is looked at again. With `revive` the records' partitions are held against retirement: for
-// changes that bring a finished record back.
-void change_records(Oid parent, std::span<const Target> targets, Decide decide, void *argument,
-                    bool revive = false);
+// every error aborts. Returns how many were changed. Errors: undefined_object for an id that does not exist.
+// A record that changes at the same moment is looked at again. With `revive` the records' partitions are held
+// against retirement: for changes that bring a finished record back.
+int32_t change_records(Oid parent, std::span<const Target> targets, Decide decide, void *argument,
+                       bool revive = false);
 
 } // namespace tasker::queue

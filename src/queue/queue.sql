@@ -51,7 +51,7 @@ comment on function tasker.record_id_time(bigint) is 'The time (milliseconds) at
 -- that the WAL of an update holds the few bytes between what stays the same.
 create table tasker.queue_record (
     id               bigint not null default tasker.next_record_id(),
-    position         bigint not null default 0,
+    position         bigint not null default tasker.next_record_id(),
     lease_token      bigint,
     claimed_at       timestamptz,
     lease_expires_at timestamptz,

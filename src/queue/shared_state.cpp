@@ -181,6 +181,8 @@ void begin_lane(Lane *lane, FlowState *flow)
     lane->done.reset(core::kNothing);
     lane->earliest_expiry = PG_INT64_MAX;
     lane->earliest_claim = PG_INT64_MAX;
+    lane->expiry_since = PG_INT64_MAX;
+    lane->claim_since = PG_INT64_MAX;
 }
 
 } // namespace
@@ -291,28 +293,6 @@ void remove_lanes_of_partition(Oid partition)
         unlink_lane(lane);
         LWLockRelease(&lane->flow->lock);
         hash_search(lane_table, &lane->key, HASH_REMOVE, nullptr);
-    }
-    LWLockRelease(&state->directory);
-}
-
-void remove_flow(int32_t flow_id)
-{
-    SharedState *state = shared_state();
-    if (state == nullptr)
-        return;
-    FlowKey key{MyDatabaseId, flow_id};
-    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
-    auto *flow = static_cast<FlowState *>(hash_search(flow_table, &key, HASH_FIND, nullptr));
-    if (flow != nullptr) {
-        LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
-        wake_waiters(flow, PG_INT64_MAX);
-        for (Lane *lane = flow->lanes; lane != nullptr;) {
-            Lane *next = lane->next;
-            hash_search(lane_table, &lane->key, HASH_REMOVE, nullptr);
-            lane = next;
-        }
-        flow->lanes = nullptr;
-        LWLockRelease(&flow->lock);
     }
     LWLockRelease(&state->directory);
 }

@@ -63,6 +63,8 @@ struct Lane
     int64_t since[core::kStatusCount]; // changes that the running rebuild's snapshot does not see
     TimestampTz earliest_expiry;
     TimestampTz earliest_claim;
+    TimestampTz expiry_since; // what lowered the bounds since the running sweep began
+    TimestampTz claim_since;
     int64_t latest_position;
 
     int64_t count(core::RecordStatus s) const { return counts[core::status_index(s)]; }
@@ -146,9 +148,8 @@ Lane *acquire_lane(Oid parent, int32_t flow_id, int priority, Oid partition);
 // Begins a walk over all lanes of all databases with hash_seq_search; `directory` is held until it ends.
 void begin_lane_walk(HASH_SEQ_STATUS *scan);
 
-// Forgets the lanes of a dropped partition, or of a dropped flow.
+// Forgets the lanes of a dropped partition.
 void remove_lanes_of_partition(Oid partition);
-void remove_flow(int32_t flow_id);
 
 // This backend's slot for waiting.
 Waiter *own_waiter();

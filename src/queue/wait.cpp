@@ -1,0 +1,283 @@
+// Sleeping until a flow has something to claim.
+//
+// wait_for_records is a procedure because a function runs inside a transaction: it commits, so that it holds
+// no snapshot and no lock while it sleeps, and where it was called at top level not even a transaction. A
+// waiter queues up in the flow's shared state and sleeps on its latch; the transaction callback of the commit
+// that makes a record claimable takes it off the queue and sets the latch.
+//
+// A wake-up cannot be lost: the waiter queues up and looks at the lanes under flow->lock, the committer
+// lowers the floors and looks at the queue under the same lock. A waiter that was woken and died before it
+// claimed leaves the record to the others' next look, a few seconds later at most.
+//
+// The alarm is set to the time at which the next scheduled record becomes due, or the rate limit has a token.
+#include "partition/directory.hpp"
+#include "pg/function.hpp"
+#include "pg/spi.hpp"
+#include "queue/flow.hpp"
+#include "queue/rebuild.hpp"
+
+extern "C" {
+#include "catalog/pg_proc.h"
+#include "nodes/execnodes.h"
+#include "storage/ipc.h"
+}
+
+namespace tasker::queue {
+namespace {
+
+using core::RecordStatus;
+
+constexpr int64_t kSecondLookUs = 5 * USECS_PER_SEC;
+constexpr int64_t kPollUs = 50'000; // without shared memory
+
+// When to look again: now (something is claimable), or at a time.
+struct Look
+{
+    bool ready;
+    int64_t wake_us; // Unix microseconds
+};
+
+int64_t now_us()
+{
+    return pg::unix_us_of_timestamp(GetCurrentTimestamp());
+}
+
+// What the flow's limits allow at this moment; flow->lock is held.
+int64_t limits_open_at(const Flow &settings, FlowState *flow, int64_t now)
+{
+    flow->limited = settings.max_in_flight > 0;
+    if (flow->limited) {
+        int64_t in_flight = flow->reserved;
+        for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next)
+            in_flight += lane->count(RecordStatus::processing);
+        if (in_flight >= settings.max_in_flight)
+            return PG_INT64_MAX; // a completion wakes us
+    }
+    if (settings.rate_limit > 0) {
+        const double burst = core::TokenBucket::burst_of(settings.rate_limit);
+        const int64_t us = flow->bucket.us_until(1, settings.rate_limit, burst, now);
+        return us > PG_INT64_MAX - now ? PG_INT64_MAX : now + us;
+    }
+    return now;
+}
+
+// Looks at the flow, and queues up when there is nothing.
+Look look_and_queue(const Flow &settings, FlowState *flow, Waiter *waiter)
+{
+    const int64_t now = now_us();
+    Look look{false, now + kSecondLookUs};
+
+    LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+    int64_t first = core::kNothing;
+    for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next)
+        first = std::min(first, lane->claim.value);
+    int64_t open_at = settings.paused ? PG_INT64_MAX : limits_open_at(settings, flow, now);
+    if (first != core::kNothing)
+        open_at = std::max(open_at, core::unix_us_of(first));
+    else
+        open_at = PG_INT64_MAX;
+    look.ready = open_at <= now;
+    look.wake_us = std::min(look.wake_us, open_at);
+    if (!look.ready && waiter->flow == nullptr) {
+        waiter->flow = flow;
+        waiter->latch = MyLatch;
+        dlist_push_tail(&flow->waiters, &waiter->node);
+    }
+    LWLockRelease(&flow->lock);
+    return look;
+}
+
+// Leaves the queue, if nobody has taken us off it.
+void stop_waiting(Waiter *waiter)
+{
+    FlowState *flow = waiter->flow;
+    if (flow == nullptr)
+        return;
+    LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+    if (waiter->flow == flow) {
+        dlist_delete(&waiter->node);
+        waiter->flow = nullptr;
+    }
+    LWLockRelease(&flow->lock);
+}
+
+void leave_queue_at_exit(int, Datum)
+{
+    if (shared_state() != nullptr)
+        stop_waiting(own_waiter());
+}
+
+void sleep_until(int64_t wake_us)
+{
+    static uint32 wait_event = 0;
+    if (wait_event == 0)
+        wait_event = tasker_wait_event("TaskerWaitForRecords");
+    const int64_t timeout_ms = std::clamp<int64_t>((wake_us - now_us() + 999) / 1000, 1, PG_INT32_MAX);
+    (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, static_cast<long>(timeout_ms),
+                    wait_event);
+    ResetLatch(MyLatch);
+}
+
+// Ends the transaction of the caller and, on return, leaves a new one begun: what a procedure may do when it
+// was called outside of a transaction block.
+//
+// Called at top level, nobody else is connected to SPI, and the time between is spent outside of any
+// transaction. From within a PL procedure SPI has to do the commit, because it keeps the procedure's own
+// connection alive across it, and it begins the next transaction at once: an empty one, without snapshot, xid
+// or lock.
+class BetweenTransactions
+{
+  public:
+    BetweenTransactions() : top_level_(!SPI_inside_nonatomic_context()), memory_(CurrentMemoryContext) {}
+
+    void begin()
+    {
+        if (top_level_) {
+            HoldPinnedPortals();
+            ForgetPortalSnapshots();
+            CommitTransactionCommand();
+            pgstat_report_stat(false);
+            MemoryContextSwitchTo(memory_);
+        } else {
+            if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+                elog(ERROR, "could not connect to SPI");
+            SPI_commit();
+            SPI_finish();
+        }
+    }
+    void end()
+    {
+        if (top_level_) {
+            StartTransactionCommand();
+            MemoryContextSwitchTo(memory_);
+        }
+    }
+    // Runs `look` in a transaction of its own, however short.
+    template <class Body> auto inside(Body body)
+    {
+        if (top_level_) {
+            StartTransactionCommand();
+            MemoryContextSwitchTo(memory_);
+        }
+        auto result = body();
+        begin_again();
+        return result;
+    }
+
+  private:
+    void begin_again() { begin(); }
+
+    bool top_level_;
+    MemoryContext memory_;
+};
+
+struct Waiting
+{
+    Oid parent;
+    char flow_name[kMaxFlowNameBytes + 1];
+    int64_t until_us;
+};
+
+// Without lanes: is there a due pending record? Ignores the flow's limits, which the claim checks.
+bool due_by_counting(const Flow &flow, int64_t due)
+{
+    static pg::Statement probe("select exists (select from tasker.queue_record where flow_id = $1 "
+                               "and priority between 0 and 9 and position <= $2 and status = 'p')",
+                               {INT4OID, INT8OID});
+    if (flow.paused)
+        return false;
+    pg::Spi spi;
+    return spi.read_latest(probe, {flow.flow_id, due}).boolean(0, 1);
+}
+
+bool wait_on_latch(Waiting &waiting, BetweenTransactions &between)
+{
+    Waiter *waiter = own_waiter();
+    for (;;) {
+        struct Found
+        {
+            Flow settings;
+            FlowState *flow;
+        };
+        // Settings may have changed while we slept: the cache answers unless they have.
+        Found found = between.inside([&] {
+            Flow settings = flow_named(waiting.flow_name);
+            return Found{settings, flow_state(waiting.parent, settings.flow_id)};
+        });
+        if (found.flow == nullptr)
+            return false;
+        Look look = look_and_queue(found.settings, found.flow, waiter);
+        if (look.ready || now_us() >= waiting.until_us) {
+            stop_waiting(waiter);
+            return look.ready;
+        }
+        sleep_until(std::min(look.wake_us, waiting.until_us));
+        stop_waiting(waiter);
+        CHECK_FOR_INTERRUPTS();
+    }
+}
+
+bool wait_by_polling(Waiting &waiting, BetweenTransactions &between)
+{
+    for (;;) {
+        const int64_t now = now_us();
+        const bool due = between.inside(
+            [&] { return due_by_counting(flow_named(waiting.flow_name), core::record_id_ceiling(now)); });
+        if (due || now >= waiting.until_us)
+            return due;
+        sleep_until(std::min(now + kPollUs, waiting.until_us));
+        CHECK_FOR_INTERRUPTS();
+    }
+}
+
+bool called_atomically(FunctionCallInfo fcinfo)
+{
+    auto *context = reinterpret_cast<CallContext *>(fcinfo->context);
+    return context == nullptr || !IsA(context, CallContext) || context->atomic;
+}
+
+bool wait_for_records(Waiting &waiting)
+{
+    BetweenTransactions between;
+    const bool lanes = built_state(waiting.parent) != nullptr;
+    static bool exit_callback = false;
+    if (lanes && !exit_callback) {
+        before_shmem_exit(leave_queue_at_exit, 0);
+        exit_callback = true;
+    }
+    between.begin();
+    const bool ready = lanes ? wait_on_latch(waiting, between) : wait_by_polling(waiting, between);
+    between.end();
+    return ready;
+}
+
+} // namespace
+
+TASKER_FUNCTION(wait_for_records)
+{
+    std::string_view name = args.name(0, "flow_name");
+    const int64_t timeout = args.duration_us(1, "timeout");
+    if (called_atomically(args.call()))
+        throw pg::Error(ERRCODE_ACTIVE_SQL_TRANSACTION,
+                        "tasker.wait_for_records() cannot run inside a transaction block")
+            .hint("It commits before it sleeps. Call it on its own, outside of BEGIN … COMMIT and of "
+                  "functions.");
+    Flow flow = flow_named(name);
+
+    Waiting waiting{};
+    waiting.parent = queue_parent();
+    memcpy(waiting.flow_name, flow.name, sizeof waiting.flow_name);
+    const int64_t now = now_us();
+    waiting.until_us = timeout > PG_INT64_MAX - now ? PG_INT64_MAX : now + timeout;
+    const bool ready = wait_for_records(waiting);
+
+    // A procedure with an inout argument returns a row.
+    TupleDesc descriptor;
+    if (get_call_result_type(args.call(), nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "return type must be a row type");
+    Datum value = BoolGetDatum(ready);
+    bool null = false;
+    return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), &value, &null));
+}
+
+} // namespace tasker::queue
