@@ -31,9 +31,12 @@ class ContextResource final : public std::pmr::memory_resource
     MemoryContext context_;
 };
 
+// An element that allocates (std::pmr::string, another Vector) gets the resource of its Vector. A Map does
+// not pass its own on to keys and values: they would quietly use malloc, so it takes none that allocate.
 template <class T> using Vector = boost::container::vector<T, std::pmr::polymorphic_allocator<T>>;
 template <class K, class V>
-using Map = boost::container::flat_map<K, V, std::less<K>, std::pmr::polymorphic_allocator<std::pair<K, V>>>;
+requires(std::is_trivially_copyable_v<K> &&std::is_trivially_copyable_v<V>) using Map =
+    boost::container::flat_map<K, V, std::less<K>, std::pmr::polymorphic_allocator<std::pair<K, V>>>;
 
 // Switches to a memory context for a scope.
 class MemoryContextScope

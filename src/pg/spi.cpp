@@ -95,22 +95,43 @@ SPIPlanPtr Statement::plan()
     return plan_;
 }
 
+HeapTuple Rows::tuple(uint64 row, int column) const
+{
+    if (table_ == nullptr || row >= table_->numvals || column < 1 || column > table_->tupdesc->natts)
+        throw Error(ERRCODE_INTERNAL_ERROR, "there is no row %llu with a column %d in the result",
+                    static_cast<unsigned long long>(row), column);
+    return table_->vals[row];
+}
+
+// By-value values of the wanted length (a varlena has -1).
+Datum Rows::sized(uint64 row, int column, int16 length) const
+{
+    const Datum value = datum(row, column);
+    const Form_pg_attribute attribute = TupleDescAttr(table_->tupdesc, column - 1);
+    if (attribute->attlen != length)
+        throw Error(ERRCODE_INTERNAL_ERROR, "column %d of the result has type %u, which has another size",
+                    column, attribute->atttypid);
+    return value;
+}
+
 bool Rows::is_null(uint64 row, int column) const
 {
-    return heap_attisnull(table_->vals[row], column, table_->tupdesc);
+    const HeapTuple checked = tuple(row, column);
+    return heap_attisnull(checked, column, table_->tupdesc);
 }
 
 Datum Rows::datum(uint64 row, int column) const
 {
+    const HeapTuple checked = tuple(row, column);
     bool null = false;
-    return SPI_getbinval(table_->vals[row], table_->tupdesc, column, &null);
+    return SPI_getbinval(checked, table_->tupdesc, column, &null);
 }
 
 std::string_view Rows::text(uint64 row, int column) const
 {
     if (is_null(row, column))
         return {};
-    Datum value = datum(row, column);
+    Datum value = sized(row, column, -1);
     varlena *t =
         pg_call([&] { return pg_detoast_datum_packed(reinterpret_cast<varlena *>(DatumGetPointer(value))); });
     return {VARDATA_ANY(t), static_cast<size_t>(VARSIZE_ANY_EXHDR(t))};

@@ -81,15 +81,20 @@ class Rows
     uint64 count() const { return processed_; }
     bool empty() const { return processed_ == 0; }
 
+    // Rows count from 0, columns from 1, as everywhere in SPI. Asking for one that is not there, or for a
+    // value that is stored in another way than its column, is an internal error.
     bool is_null(uint64 row, int column) const;
-    Datum datum(uint64 row, int column) const; // columns count from 1, as everywhere in SPI
-    bool boolean(uint64 row, int column) const { return DatumGetBool(datum(row, column)); }
-    int32_t i32(uint64 row, int column) const { return DatumGetInt32(datum(row, column)); }
-    int64_t i64(uint64 row, int column) const { return DatumGetInt64(datum(row, column)); }
-    Oid oid(uint64 row, int column) const { return DatumGetObjectId(datum(row, column)); }
+    Datum datum(uint64 row, int column) const;
+    bool boolean(uint64 row, int column) const { return DatumGetBool(sized(row, column, 1)); }
+    int32_t i32(uint64 row, int column) const { return DatumGetInt32(sized(row, column, 4)); }
+    int64_t i64(uint64 row, int column) const { return DatumGetInt64(sized(row, column, 8)); }
+    Oid oid(uint64 row, int column) const { return DatumGetObjectId(sized(row, column, 4)); }
     std::string_view text(uint64 row, int column) const; // of a text column; empty when null
 
   private:
+    HeapTuple tuple(uint64 row, int column) const;
+    Datum sized(uint64 row, int column, int16 length) const;
+
     SPITupleTable *table_;
     uint64 processed_;
 };
