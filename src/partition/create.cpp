@@ -12,48 +12,22 @@ extern "C" {
 namespace tasker::partition {
 namespace {
 
-// The role whose table the parent is, and where its partitions are stored.
+// What the parent is like while it is locked.
 struct ParentFacts
 {
-    Oid owner;
-    const char *quoted_name;
+    BoundList bounds;
     const char *tablespace; // null: the database's
 };
 
-ParentFacts facts_of(Relation parent)
+// Locks the parent to the end of the transaction, so that nobody else attaches or detaches from here on.
+ParentFacts lock_parent(Oid parent)
 {
-    ParentFacts facts{};
-    facts.owner = parent->rd_rel->relowner;
-    facts.quoted_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(parent)),
-                                                   RelationGetRelationName(parent));
-    if (OidIsValid(parent->rd_rel->reltablespace))
-        facts.tablespace = get_tablespace_name(parent->rd_rel->reltablespace);
+    Relation relation = table_open(parent, ShareUpdateExclusiveLock);
+    ParentFacts facts{read_bounds(relation, true), nullptr};
+    if (OidIsValid(relation->rd_rel->reltablespace))
+        facts.tablespace = get_tablespace_name(relation->rd_rel->reltablespace);
+    table_close(relation, NoLock);
     return facts;
-}
-
-// Writes the row that makes a set known to premake and retirement. Its creation lock is held.
-void open_set(Oid parent, const OwnedSet &set)
-{
-    static pg::Statement insert("insert into tasker.part_config (parent, control, control_kind, "
-                                "partition_interval, premake, owner_set, opened_in) "
-                                "values ($1, $2, 'record_id', $3, $4, true, $5)",
-                                {OIDOID, TEXTOID, TEXTOID, INT4OID, TEXTOID});
-    pg::Spi spi;
-    spi.run(insert,
-            {parent, set.control, set.default_interval, static_cast<int32_t>(set.default_premake), here()});
-}
-
-SetConfig config_of(Oid parent, const OwnedSet *owned)
-{
-    std::optional<SetConfig> config = read_set(parent);
-    if (!config && owned != nullptr) {
-        open_set(parent, *owned);
-        config = read_set(parent);
-    }
-    if (!config)
-        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "table %u is not a partition set", parent)
-            .hint("tasker.part_config lists the partition sets.");
-    return *config;
 }
 
 // The DDL of a key with each %s replaced by the partition's name.
@@ -73,38 +47,40 @@ const char *expand(const char *ddl, const char *partition)
 }
 
 // Like the parent in all that its rows need. Keys come from the owner's template; identity is the parent's.
-const char *create_table_text(const char *partition, const ParentFacts &facts, const OwnedSet *owned)
+const char *create_table_text(const char *parent, const char *partition, const char *tablespace,
+                              const OwnedSet *owned)
 {
     StringInfoData text;
     initStringInfo(&text);
     appendStringInfo(&text,
                      "create table %s (like %s including all excluding identity excluding indexes "
                      "excluding comments excluding statistics)",
-                     partition, facts.quoted_name);
+                     partition, parent);
     if (owned != nullptr)
         appendStringInfoString(&text, " using heap");
     if (owned != nullptr && owned->storage != nullptr && owned->storage[0] != '\0')
         appendStringInfo(&text, " with (%s)", owned->storage);
-    if (facts.tablespace != nullptr)
-        appendStringInfo(&text, " tablespace %s", quote_identifier(facts.tablespace));
+    if (tablespace != nullptr)
+        appendStringInfo(&text, " tablespace %s", quote_identifier(tablespace));
     return text.data;
 }
 
-void run_ddl(const SetConfig &config, const ParentFacts &facts, const OwnedSet *owned, const char *name,
+void run_ddl(const SetConfig &config, const char *tablespace, const OwnedSet *owned, const char *name,
              core::NumberRange range)
 {
+    const char *parent = quoted_parent(config);
     const char *partition =
         pg::pg_call([&] { return quote_qualified_identifier(get_namespace_name(config.schema), name); });
-    pg::AsOwner owner(facts.owner);
+    pg::AsOwner owner(config.owner);
     pg::Spi spi(pg::Spi::Identity::caller);
 
-    spi.run_text(pg::pg_call([&] { return create_table_text(partition, facts, owned); }));
+    spi.run_text(pg::pg_call([&] { return create_table_text(parent, partition, tablespace, owned); }));
     for (int i = 0; owned != nullptr && i < owned->key_count; i++)
         spi.run_text(pg::pg_call([&] { return expand(owned->keys[i], partition); }));
     spi.run_text(pg::pg_call([&] {
         return psprintf("alter table %s attach partition %s for values from (" INT64_FORMAT
                         ") to (" INT64_FORMAT ")",
-                        facts.quoted_name, partition, range.lower, range.upper);
+                        parent, partition, range.lower, range.upper);
     }));
 }
 
@@ -118,34 +94,29 @@ void run_ddl(const SetConfig &config, const ParentFacts &facts, const OwnedSet *
         .hint("Try again later. The view tasker.partition_status shows pending detaches.");
 }
 
+// The creation lock is held.
 Oid create_locked(Oid parent, int64_t key)
 {
-    const OwnedSet *owned = find_owned_set(parent);
-    const SetConfig config = config_of(parent, owned);
-    BoundList bounds{};
-    ParentFacts facts{};
-    pg::pg_call([&] {
-        // Nobody else attaches or detaches from here on.
-        Relation relation = table_open(parent, ShareUpdateExclusiveLock);
-        facts = facts_of(relation);
-        bounds = read_bounds(relation, true);
-        table_close(relation, NoLock);
-    });
-    for (int i = 0; i < bounds.count; i++) {
-        if (bounds.entries[i].lower <= key && key < bounds.entries[i].upper)
-            refuse_pending(config, bounds.entries[i].relid);
+    const SetConfig config = open_set(parent);
+    const ParentFacts facts = pg::pg_call([&] { return lock_parent(parent); });
+    const std::span<const DirectoryEntry> bounds{facts.bounds.entries,
+                                                 static_cast<size_t>(facts.bounds.count)};
+    for (const DirectoryEntry &entry : bounds) {
+        if (entry.lower <= key && key < entry.upper)
+            refuse_pending(config, entry.relid);
     }
-    const std::span<const DirectoryEntry> detached = detached_tables(parent);
+    pg::ContextResource memory;
+    pg::Vector<DirectoryEntry> detached(&memory);
+    add_detached_tables(parent, detached);
     for (const DirectoryEntry &table : detached) {
         if (table.lower <= key && key < table.upper) {
             attach_again(config, table);
             return table.relid;
         }
     }
-    core::NumberRange range =
-        fit_around(aligned_range(config, key), key, {bounds.entries, static_cast<size_t>(bounds.count)});
-    range = fit_around(range, key, detached);
-    run_ddl(config, facts, owned, free_partition_name(config, range), range);
+    core::NumberRange range = fit_around(aligned_range(config, key), key, bounds);
+    range = fit_around(range, key, {detached.data(), detached.size()});
+    run_ddl(config, facts.tablespace, find_owned_set(parent), free_partition_name(config, range), range);
     return find_partition(parent, key);
 }
 

@@ -9,11 +9,15 @@
 #pragma once
 
 #include "partition/owned_set.hpp"
+#include "partition/set_config.hpp"
 
 namespace tasker::partition {
 
 // The registered shape of a parent, null when nobody registered it.
 const OwnedSet *find_owned_set(Oid parent);
+
+// The set's settings; opens the set of an owner, in the current transaction, which holds its creation lock.
+SetConfig open_set(Oid parent);
 
 // Makes the partition for `key` unless it exists, opening an owned set first, and returns it. In the current
 // transaction, which holds the set's creation lock and SHARE UPDATE EXCLUSIVE on the parent from then on.

@@ -57,6 +57,10 @@ class Steps
 
 inline constexpr int kLongestWaitMs = 10'000;
 
+// Asks the worker to run a retire round soon; false when there is none. Set by the worker plane.
+using RetireRequest = bool (*)();
+extern RetireRequest retire_request_hook;
+
 // Each for one set (any parent that is none is an error), or for all that are open.
 void run_premake_round(Steps &steps, Oid parent = InvalidOid);
 void run_finalize_round(Steps &steps, Oid parent = InvalidOid);

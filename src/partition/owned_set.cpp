@@ -2,6 +2,7 @@
 
 #include "partition/create.hpp"
 #include "partition/directory.hpp"
+#include "pg/spi.hpp"
 
 namespace tasker::partition {
 
@@ -39,6 +40,38 @@ const OwnedSet *find_owned_set(Oid parent)
                                                                               : nullptr;
     });
     return name != nullptr ? find_owned_set(std::string_view(name)) : nullptr;
+}
+
+namespace {
+
+void insert_set(Oid parent, const OwnedSet &set)
+{
+    static pg::Statement insert("insert into tasker.part_config (parent, control, control_kind, "
+                                "partition_interval, premake, owner_set, opened_in) "
+                                "values ($1, $2, 'record_id', $3, $4, true, $5)",
+                                {OIDOID, TEXTOID, TEXTOID, INT4OID, TEXTOID});
+    pg::Spi().run(insert, {parent, set.control, set.default_interval,
+                           static_cast<int32_t>(set.default_premake), here()});
+}
+
+} // namespace
+
+SetConfig open_set(Oid parent)
+{
+    std::optional<SetConfig> config = read_set(parent);
+    if (config)
+        return *config;
+    if (const OwnedSet *owned = find_owned_set(parent); owned != nullptr) {
+        insert_set(parent, *owned);
+        config = read_set(parent);
+    }
+    if (!config) {
+        const char *name = pg::pg_call([&] { return get_rel_name(parent); });
+        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "table \"%s\" is not a partition set",
+                        name != nullptr ? name : "?")
+            .hint("tasker.part_config lists the partition sets.");
+    }
+    return *config;
 }
 
 Oid ensure_partition(Oid parent, int64_t key)

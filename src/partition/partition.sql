@@ -15,7 +15,8 @@ create table tasker.part_config (
     legal_hold boolean not null default false,
     opened_in text not null,
     opened_at timestamptz not null default pg_catalog.now(),
-    adopted_at timestamptz
+    adopted_at timestamptz,
+    last_maintenance timestamptz
 );
 
 comment on table tasker.part_config is
@@ -40,6 +41,8 @@ comment on column tasker.part_config.opened_in is
 comment on column tasker.part_config.opened_at is 'When the set was opened';
 comment on column tasker.part_config.adopted_at is
     'When a restored set was first seen here; nothing is retired in the hour after';
+comment on column tasker.part_config.last_maintenance is
+    'When maintenance last made, finalized or retired a partition of the set';
 
 -- One row per partition that is due to go: refused by its owner, or on its way out. See src/partition/retirement.hpp.
 create table tasker.part_retirement (
@@ -50,6 +53,7 @@ create table tasker.part_retirement (
     state text not null check (state in ('refused', 'leaving')),
     reason text,
     refusals bigint not null default 0,
+    last_refused_at timestamptz,
     failures integer not null default 0,
     since timestamptz not null default pg_catalog.clock_timestamp(),
     next_try_at timestamptz,
@@ -65,12 +69,64 @@ comment on column tasker.part_retirement.upper_key is 'Upper bound, exclusive';
 comment on column tasker.part_retirement.state is
     'refused: it stays, see reason; leaving: its detach has begun and is finished by the next round, whatever happens';
 comment on column tasker.part_retirement.reason is 'Why it was refused, or why the last try failed';
-comment on column tasker.part_retirement.refusals is 'How often its owner has refused';
+comment on column tasker.part_retirement.refusals is
+    'How often its owner has refused; while the reason stays, counted once in ten minutes';
+comment on column tasker.part_retirement.last_refused_at is 'When the refusals were last counted';
 comment on column tasker.part_retirement.failures is 'Tries that failed since the last that did not';
 comment on column tasker.part_retirement.since is 'When it was first due, or when its detach began';
 comment on column tasker.part_retirement.next_try_at is 'No try before this time';
 
+-- Failures and statistics are of this server; a dump does not carry them.
+create table tasker.part_failure (
+    parent oid not null,
+    duty text not null,
+    failures integer not null default 1,
+    message text not null,
+    changed_at timestamptz not null default pg_catalog.now(),
+    next_try_at timestamptz not null default pg_catalog.clock_timestamp() + interval '1 second',
+    primary key (parent, duty)
+);
+
+comment on table tasker.part_failure is 'Sets for which a duty fails; the row goes when it succeeds again';
+comment on column tasker.part_failure.parent is 'The partitioned table';
+comment on column tasker.part_failure.duty is 'premake, finalize, retire or analyze';
+comment on column tasker.part_failure.failures is 'Failures since the duty last succeeded';
+comment on column tasker.part_failure.message is 'The last error';
+comment on column tasker.part_failure.changed_at is 'When that message came first';
+comment on column tasker.part_failure.next_try_at is 'The background worker makes no try before this time';
+
+create table tasker.part_analyze (
+    parent oid primary key,
+    analyzed_at timestamptz not null,
+    leaves oid[] not null,
+    changes bigint[] not null,
+    live bigint[] not null
+);
+
+comment on table tasker.part_analyze is
+    'Counters of the partitions when their parent was last analyzed, to tell how many rows have changed since';
+comment on column tasker.part_analyze.parent is 'A partitioned table';
+comment on column tasker.part_analyze.analyzed_at is 'When it was last analyzed';
+comment on column tasker.part_analyze.leaves is 'Its partitions at that time';
+comment on column tasker.part_analyze.changes is 'Rows inserted, updated and deleted in each until then';
+comment on column tasker.part_analyze.live is 'Rows in each at that time';
+
+create procedure tasker.run_maintenance(parent regclass = null)
+    language c as 'MODULE_PATHNAME', 'tasker_run_maintenance';
+comment on procedure tasker.run_maintenance(regclass) is
+'Makes partitions ahead, completes interrupted detaches, retires what is due and analyzes parents, for one set or for all (null). Commits after each step; a set that fails is reported by a warning and stops no other. Where Tasker''s background worker runs, it does the retirement, concurrently; else partitions are detached with a short lock on the parent, announced by a notice. Errors: 42704 not a partition set; 25001 called inside a transaction block.';
+
+create procedure tasker.analyze_parents(parent regclass = null, force boolean = false)
+    language c as 'MODULE_PATHNAME', 'tasker_analyze_parents';
+comment on procedure tasker.analyze_parents(regclass, boolean) is
+'Analyzes partitioned tables of which more than tasker.analyze_threshold plus tasker.analyze_scale_factor of the rows have changed since they were last analyzed: one with its sub-partitioned tables, or all of the database (null), with "force" in any case. Their partitions are left to autovacuum. Commits after each table. Errors: 25001 called inside a transaction block.';
+
 select pg_catalog.pg_extension_config_dump('tasker.part_config', '');
 select pg_catalog.pg_extension_config_dump('tasker.part_retirement', '');
 
-revoke all on tasker.part_config, tasker.part_retirement from public;
+revoke all on tasker.part_config, tasker.part_retirement, tasker.part_failure, tasker.part_analyze from public;
+revoke all on procedure tasker.run_maintenance(regclass), tasker.analyze_parents(regclass, boolean) from public;
+grant select on tasker.part_config, tasker.part_retirement, tasker.part_failure, tasker.part_analyze
+    to tasker_admin, tasker_observer;
+grant execute on procedure tasker.run_maintenance(regclass), tasker.analyze_parents(regclass, boolean)
+    to tasker_admin;

@@ -1,121 +1,92 @@
 #include "partition/set_config.hpp"
 
-#include "partition/relations.hpp"
+#include "pg/spi.hpp"
 
 namespace tasker::partition {
 namespace {
 
-struct ConfigRow
+ControlKind parse_control_kind(std::string_view text)
 {
-    Datum values[kConfigLast];
-    bool nulls[kConfigLast];
-};
-
-// The row as plain C data, so that reading it can be guarded as a whole.
-struct RawConfig
-{
-    bool found;
-    Oid schema;
-    NameData parent_name;
-    const char *kind;
-    const char *interval;
-    const char *timezone;
-    int32 premake;
-    bool has_retention;
-    Interval retention;
-    bool legal_hold;
-    bool adopted;
-    TimestampTz adopted_at;
-};
-
-const char *text_column(const ConfigRow &row, ConfigColumn column)
-{
-    return TextDatumGetCString(row.values[column - 1]);
-}
-
-bool read_row(Oid parent, ConfigRow *row)
-{
-    RowScan rows = begin_rows(tasker_relation("part_config"), kConfigParent, parent);
-    const bool found = next_row(&rows, row->values, row->nulls);
-    end_rows(&rows);
-    return found;
-}
-
-RawConfig read_raw(Oid parent)
-{
-    RawConfig raw{};
-    ConfigRow row;
-    if (!read_row(parent, &row))
-        return raw;
-    raw.schema = get_rel_namespace(parent);
-    const char *name = get_rel_name(parent);
-    if (name == nullptr)
-        return raw; // dropped: the row is an orphan until the next round
-    namestrcpy(&raw.parent_name, name);
-    raw.found = true;
-    raw.kind = text_column(row, kConfigControlKind);
-    raw.interval = text_column(row, kConfigInterval);
-    raw.timezone = text_column(row, kConfigTimezone);
-    raw.premake = DatumGetInt32(row.values[kConfigPremake - 1]);
-    raw.has_retention = !row.nulls[kConfigRetention - 1];
-    if (raw.has_retention)
-        raw.retention = *DatumGetIntervalP(row.values[kConfigRetention - 1]);
-    raw.legal_hold = DatumGetBool(row.values[kConfigLegalHold - 1]);
-    raw.adopted = !row.nulls[kConfigAdoptedAt - 1];
-    if (raw.adopted)
-        raw.adopted_at = DatumGetTimestampTz(row.values[kConfigAdoptedAt - 1]);
-    return raw;
-}
-
-ControlKind parse_control_kind(const char *text)
-{
-    if (strcmp(text, "record_id") == 0)
+    if (text == "record_id")
         return ControlKind::record_id;
-    throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown control kind \"%s\"", text);
+    throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown control kind \"%.*s\"",
+                    static_cast<int>(text.size()), text.data());
+}
+
+const char *c_string(std::string_view text)
+{
+    return pg::pg_call([&] { return pnstrdup(text.data(), text.size()); });
 }
 
 } // namespace
 
 std::optional<SetConfig> read_set(Oid parent)
 {
-    const RawConfig raw = pg::pg_call([&] { return read_raw(parent); });
-    if (!raw.found)
+    static pg::Statement query(
+        "select k.relnamespace, k.relowner, k.relname::text, c.control_kind, c.partition_interval, "
+        "c.premake, c.retention, c.timezone, c.legal_hold, c.adopted_at "
+        "from tasker.part_config c join pg_catalog.pg_class k on k.oid = c.parent "
+        "where c.parent = $1 and k.relkind = 'p'",
+        {OIDOID});
+    pg::Spi spi;
+    const pg::Rows rows = spi.read_latest(query, {parent});
+    if (rows.empty())
         return std::nullopt;
     SetConfig config{};
     config.parent = parent;
-    config.schema = raw.schema;
-    config.parent_name = raw.parent_name;
-    config.kind = parse_control_kind(raw.kind);
-    config.interval = parse_partition_interval(raw.interval);
-    config.premake = raw.premake;
-    config.has_retention = raw.has_retention;
-    config.retention = raw.retention;
-    config.zone = parse_timezone(raw.timezone);
-    config.legal_hold = raw.legal_hold;
-    config.adopted = raw.adopted;
-    config.adopted_at = raw.adopted_at;
+    config.schema = rows.oid(0, 1);
+    config.owner = rows.oid(0, 2);
+    namestrcpy(&config.parent_name, c_string(rows.text(0, 3)));
+    config.kind = parse_control_kind(rows.text(0, 4));
+    config.interval = parse_partition_interval(rows.text(0, 5));
+    config.premake = rows.i32(0, 6);
+    if (!rows.is_null(0, 7))
+        config.retention = *DatumGetIntervalP(rows.datum(0, 7));
+    config.zone = parse_timezone(rows.text(0, 8));
+    config.legal_hold = rows.boolean(0, 9);
+    if (!rows.is_null(0, 10))
+        config.adopted_at = DatumGetTimestampTz(rows.datum(0, 10));
     return config;
 }
 
-core::CalendarInterval parse_partition_interval(const char *text)
+const char *quoted_parent(const SetConfig &config)
 {
+    return pg::pg_call([&] {
+        return quote_qualified_identifier(get_namespace_name(config.schema), NameStr(config.parent_name));
+    });
+}
+
+const char *quoted_partition(const SetConfig &config, Oid partition)
+{
+    return pg::pg_call([&] {
+        const char *name = get_rel_name(partition);
+        if (name == nullptr)
+            elog(ERROR, "cache lookup failed for relation %u", partition);
+        return quote_qualified_identifier(get_namespace_name(config.schema), name);
+    });
+}
+
+core::CalendarInterval parse_partition_interval(std::string_view text)
+{
+    const char *input = c_string(text);
     const Interval *interval = pg::pg_call([&] {
-        return DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
+        return DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(input),
                                                      ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
     });
     const std::optional<core::CalendarInterval> parsed =
         core::parse_interval(interval->month, interval->day, interval->time);
     if (!parsed)
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be the interval of partitions", text)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be the interval of partitions", input)
             .detail("It must be a positive whole number of seconds, or of months without days and hours.");
     return *parsed;
 }
 
-pg_tz *parse_timezone(const char *text)
+pg_tz *parse_timezone(std::string_view text)
 {
-    pg_tz *zone = pg::pg_call([&] { return pg_tzset(text); });
+    const char *name = c_string(text);
+    pg_tz *zone = pg::pg_call([&] { return pg_tzset(name); });
     if (zone == nullptr)
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "time zone \"%s\" is not recognized", text);
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "time zone \"%s\" is not recognized", name);
     return strcmp(pg_get_timezone_name(zone), "UTC") == 0 ? nullptr : zone;
 }
 

@@ -20,44 +20,29 @@ struct SetConfig
 {
     Oid parent;
     Oid schema;
+    Oid owner;
     NameData parent_name;
     ControlKind kind;
     core::CalendarInterval interval;
     int premake;
-    bool has_retention;
-    Interval retention;
+    std::optional<Interval> retention;
     pg_tz *zone; // null for UTC
     bool legal_hold;
-    bool adopted; // restored from a dump; see retire.cpp
-    TimestampTz adopted_at;
-};
-
-// The columns of tasker.part_config, in their order.
-enum ConfigColumn : AttrNumber
-{
-    kConfigParent = 1,
-    kConfigControl,
-    kConfigControlKind,
-    kConfigInterval,
-    kConfigPremake,
-    kConfigRetention,
-    kConfigRetentionAction,
-    kConfigTimezone,
-    kConfigOwnerSet,
-    kConfigLegalHold,
-    kConfigOpenedIn,
-    kConfigOpenedAt,
-    kConfigAdoptedAt,
-    kConfigLast = kConfigAdoptedAt
+    std::optional<TimestampTz> adopted_at; // restored from a dump then; see retire.cpp
 };
 
 // The set, or nothing while it has not been opened. Sees what is committed at this moment and what this
 // transaction has done, also under REPEATABLE READ, as DDL does.
 std::optional<SetConfig> read_set(Oid parent);
 
+// Names for SQL text, qualified and quoted, in the current memory context. `partition` is in its parent's
+// schema.
+const char *quoted_parent(const SetConfig &config);
+const char *quoted_partition(const SetConfig &config, Oid partition);
+
 // Checks a value of partition_interval and of timezone.
-core::CalendarInterval parse_partition_interval(const char *text);
-pg_tz *parse_timezone(const char *text);
+core::CalendarInterval parse_partition_interval(std::string_view text);
+pg_tz *parse_timezone(std::string_view text); // null for UTC
 
 // Which database of which cluster, and which installation of the extension in it: another text after a
 // restore.

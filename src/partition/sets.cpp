@@ -1,0 +1,59 @@
+#include "partition/sets.hpp"
+
+#include "partition/set_config.hpp"
+#include "pg/spi.hpp"
+
+namespace tasker::partition {
+
+void add_sets(pg::Vector<Oid> &sets, Oid only)
+{
+    static pg::Statement query(
+        "select parent::oid from tasker.part_config where $1 in (0, parent) order by parent::oid", {OIDOID});
+    pg::Spi spi;
+    const pg::Rows rows = spi.run(query, {only});
+    for (uint64 i = 0; i < rows.count(); i++)
+        sets.push_back(rows.oid(i, 1));
+    if (OidIsValid(only) && rows.empty()) {
+        const char *name = pg::pg_call([&] { return get_rel_name(only); });
+        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "table \"%s\" is not a partition set",
+                        name != nullptr ? name : "?")
+            .hint("tasker.part_config lists the partition sets. A set of Tasker's own is opened by its first "
+                  "use.");
+    }
+}
+
+// Restored rows say that they were opened in another installation of the extension. A parent that is no
+// partitioned table is the trace of one that was dropped; its OID may be another table's by now.
+void tidy_sets()
+{
+    static pg::Statement remove(
+        "delete from tasker.part_config c where not exists "
+        "(select from pg_catalog.pg_class k where k.oid = c.parent and k.relkind = 'p')",
+        {});
+    static pg::Statement adopt("update tasker.part_config set opened_in = $1, "
+                               "adopted_at = pg_catalog.clock_timestamp() where opened_in <> $1",
+                               {TEXTOID});
+    pg::Spi spi;
+    spi.run(remove);
+    spi.run(adopt, {here()});
+}
+
+void note_maintenance(Oid parent)
+{
+    static pg::Statement update(
+        "update tasker.part_config set last_maintenance = pg_catalog.clock_timestamp() where parent = $1",
+        {OIDOID});
+    pg::Spi().run(update, {parent});
+}
+
+std::optional<DirectoryEntry> find_entry(Oid parent, int64_t key)
+{
+    const std::span<const DirectoryEntry> entries = directory(parent);
+    auto after = std::upper_bound(entries.begin(), entries.end(), key,
+                                  [](int64_t k, const DirectoryEntry &entry) { return k < entry.lower; });
+    if (after == entries.begin() || key >= std::prev(after)->upper)
+        return std::nullopt;
+    return *std::prev(after);
+}
+
+} // namespace tasker::partition
