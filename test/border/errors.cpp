@@ -11,7 +11,8 @@ namespace tasker::border {
 int live_witnesses = 0;
 
 Holder::Holder(size_t elements)
-    : context_("border holder"), resource_(context_.get()), elements_(elements, int64_t{1}, &resource_)
+    : context_("border holder"), scope_(context_.get()), resource_(context_.get()),
+      elements_(elements, int64_t{1}, &resource_)
 {
 }
 

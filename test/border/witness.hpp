@@ -17,7 +17,8 @@ class Witness
     Witness &operator=(const Witness &) = delete;
 };
 
-// An object like those that request code holds: a container in a memory context of its own.
+// An object like those that request code holds: a container in a memory context of its own, which is the
+// current one as long as the object lives. What an error copies there would die with it.
 class Holder
 {
   public:
@@ -28,6 +29,7 @@ class Holder
   private:
     Witness witness_;
     pg::OwnedContext context_;
+    pg::MemoryContextScope scope_;
     pg::ContextResource resource_;
     pg::Vector<int64_t> elements_;
 };
