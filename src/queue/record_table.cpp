@@ -3,46 +3,113 @@
 namespace tasker::queue {
 namespace {
 
-// The two indexes that every partition has; users may add more, which are maintained like these.
-void find_indexes(Partition *partition)
+bool is_id_index(Form_pg_index index)
 {
-    ResultRelInfo *result = partition->result;
-    for (int i = 0; i < result->ri_NumIndices; i++) {
-        Form_pg_index index = result->ri_IndexRelationDescs[i]->rd_index;
-        const int keys = index->indnkeyatts;
-        const int2vector &columns = index->indkey;
-        if (index->indisunique && keys == 1 && columns.values[0] == kId)
-            partition->id_index = result->ri_IndexRelationDescs[i];
-        else if (keys == 3 && columns.values[0] == kFlowId && columns.values[1] == kPriority &&
-                 columns.values[2] == kPosition)
-            partition->lane_index = result->ri_IndexRelationDescs[i];
+    return index->indisunique && index->indnkeyatts == 1 && index->indkey.values[0] == kId;
+}
+
+bool is_lane_index(Form_pg_index index)
+{
+    return index->indnkeyatts == 3 && index->indkey.values[0] == kFlowId &&
+           index->indkey.values[1] == kPriority && index->indkey.values[2] == kPosition;
+}
+
+// Sorts an index of the partition to its use; false when it is none of ours.
+bool adopt_index(Partition *partition, Relation index)
+{
+    Form_pg_index form = index->rd_index;
+    if (partition->id_index == nullptr && is_id_index(form))
+        partition->id_index = index;
+    else if (partition->lane_index == nullptr && is_lane_index(form))
+        partition->lane_index = index;
+    else
+        return false;
+    return true;
+}
+
+// Opens the partition's indexes; with more than our two the executor takes over.
+void open_indexes(Partition *partition)
+{
+    bool ours = true;
+    List *indexes = RelationGetIndexList(partition->heap);
+    ListCell *cell;
+    foreach (cell, indexes) {
+        Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
+        if (!adopt_index(partition, index)) {
+            ours = false;
+            index_close(index, NoLock);
+        }
     }
+    list_free(indexes);
     if (partition->id_index == nullptr || partition->lane_index == nullptr)
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("partition \"%s\" lacks its index on (%s)", RelationGetRelationName(partition->heap),
                        partition->id_index == nullptr ? "id" : "flow_id, priority, position"),
                 errhint("Create the index; every partition of tasker.queue_record needs both."));
+    if (ours)
+        return;
+    partition->estate = CreateExecutorState();
+    partition->executor = makeNode(ResultRelInfo);
+    InitResultRelInfo(partition->executor, partition->heap, 1, nullptr, 0);
+    ExecOpenIndices(partition->executor, false);
 }
 
-// Copies the values of a Change over a row's; columns that users have added stay as they are.
-void fill_slot(Partition *partition, const Change &row)
+// Columns that are not given, and those that users have added, are null.
+HeapTuple form_row(Partition *partition, const Change &row)
 {
-    TupleTableSlot *slot = partition->write_slot;
-    const int columns = slot->tts_tupleDescriptor->natts;
+    TupleDesc descriptor = RelationGetDescr(partition->heap);
+    const int columns = descriptor->natts;
+    Datum few_values[kColumnCount];
+    bool few_nulls[kColumnCount];
+    Datum *values = few_values;
+    bool *nulls = few_nulls;
 
-    ExecClearTuple(slot);
+    if (columns > kColumnCount) {
+        values = static_cast<Datum *>(palloc(sizeof(Datum) * static_cast<Size>(columns)));
+        nulls = static_cast<bool *>(palloc(static_cast<Size>(columns)));
+    }
     for (int i = 0; i < columns; i++) {
         const bool given = i < kColumnCount && row.replace[i];
-        slot->tts_values[i] = given ? row.values[i] : 0;
-        slot->tts_isnull[i] = !given || row.nulls[i];
+        values[i] = given ? row.values[i] : 0;
+        nulls[i] = !given || row.nulls[i];
     }
-    ExecStoreVirtualTuple(slot);
+    return heap_form_tuple(descriptor, values, nulls);
 }
 
-void insert_index_entries(Partition *partition, TupleTableSlot *slot, bool update, bool only_summarizing)
+void insert_entry(Partition *partition, Relation index, TupleTableSlot *slot, bool update)
 {
-    tasker_exec_insert_index_tuples(partition->result, slot, partition->estate, update, only_summarizing);
-    ResetPerTupleExprContext(partition->estate);
+    const Form_pg_index form = index->rd_index;
+    Datum values[INDEX_MAX_KEYS];
+    bool nulls[INDEX_MAX_KEYS] = {};
+    for (int i = 0; i < form->indnatts; i++)
+        values[i] = slot_getattr(slot, form->indkey.values[i], &nulls[i]);
+    IndexInfo info{};
+    info.type = T_IndexInfo;
+    info.ii_NumIndexAttrs = form->indnatts;
+    info.ii_NumIndexKeyAttrs = form->indnkeyatts;
+    info.ii_Unique = form->indisunique;
+    index_insert(index, values, nulls, &slot->tts_tid, partition->heap,
+                 form->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, update && form->indisunique, &info);
+}
+
+void insert_index_entries(Partition *partition, std::span<TupleTableSlot *const> slots, bool update,
+                          bool only_summarizing)
+{
+    if (partition->executor != nullptr) {
+        for (TupleTableSlot *slot : slots) {
+            tasker_exec_insert_index_tuples(partition->executor, slot, partition->estate, update,
+                                            only_summarizing);
+            ResetPerTupleExprContext(partition->estate);
+        }
+        return;
+    }
+    if (only_summarizing)
+        return;
+    // One index after the other: neighbouring keys meet the same pages.
+    for (TupleTableSlot *slot : slots)
+        insert_entry(partition, partition->id_index, slot, update);
+    for (TupleTableSlot *slot : slots)
+        insert_entry(partition, partition->lane_index, slot, update);
 }
 
 // Forms the changed row and writes it over the one at `tid`.
@@ -65,13 +132,12 @@ TM_Result update_tuple(Partition *partition, HeapTuple old_row, const Change &ch
     tasker_update_indexes indexes{};
     TupleTableSlot *slot = partition->write_slot;
 
-    ExecForceStoreHeapTuple(new_row, slot, false);
+    ExecStoreHeapTuple(new_row, slot, true);
     TM_Result outcome = table_tuple_update(partition->heap, &tid, slot, command, snapshot, InvalidSnapshot,
                                            wait, &failure, &lock_mode, &indexes);
     if (outcome == TM_Ok && tasker_needs_index_entries(indexes))
-        insert_index_entries(partition, slot, true, tasker_only_summarizing(indexes));
+        insert_index_entries(partition, {&slot, 1}, true, tasker_only_summarizing(indexes));
     ExecClearTuple(slot);
-    heap_freetuple(new_row);
     pfree(values);
     pfree(nulls);
     pfree(replace);
@@ -89,13 +155,9 @@ Partition *open_partition(Oid relid, LOCKMODE mode)
     auto *partition = static_cast<Partition *>(palloc0(sizeof(Partition)));
     partition->relid = relid;
     partition->heap = heap;
-    partition->estate = CreateExecutorState();
-    partition->result = makeNode(ResultRelInfo);
-    InitResultRelInfo(partition->result, heap, 1, nullptr, 0);
-    ExecOpenIndices(partition->result, false);
-    find_indexes(partition);
+    open_indexes(partition);
     partition->read_slot = table_slot_create(heap, nullptr);
-    partition->write_slot = table_slot_create(heap, nullptr);
+    partition->write_slot = MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsHeapTuple);
     return partition;
 }
 
@@ -103,36 +165,40 @@ void close_partition(Partition *partition)
 {
     ExecDropSingleTupleTableSlot(partition->read_slot);
     ExecDropSingleTupleTableSlot(partition->write_slot);
-    ExecCloseIndices(partition->result);
-    FreeExecutorState(partition->estate);
+    if (partition->executor != nullptr) {
+        ExecCloseIndices(partition->executor);
+        FreeExecutorState(partition->estate);
+    }
+    index_close(partition->id_index, NoLock);
+    index_close(partition->lane_index, NoLock);
     table_close(partition->heap, NoLock);
     pfree(partition);
 }
 
 void insert_record(Partition *partition, const Change &row, CommandId command)
 {
-    fill_slot(partition, row);
-    table_tuple_insert(partition->heap, partition->write_slot, command, 0, nullptr);
-    insert_index_entries(partition, partition->write_slot, false, false);
-    ExecClearTuple(partition->write_slot);
+    TupleTableSlot *slot = partition->write_slot;
+    ExecStoreHeapTuple(form_row(partition, row), slot, true);
+    table_tuple_insert(partition->heap, slot, command, 0, nullptr);
+    insert_index_entries(partition, {&slot, 1}, false, false);
+    ExecClearTuple(slot);
 }
 
 void insert_records(Partition *partition, const Change *rows, int count, CommandId command)
 {
+    // Slots over a copy of the descriptor need no pin each.
+    TupleDesc descriptor = CreateTupleDescCopy(RelationGetDescr(partition->heap));
     auto **slots =
         static_cast<TupleTableSlot **>(palloc(sizeof(TupleTableSlot *) * static_cast<Size>(count)));
-    TupleTableSlot *write_slot = partition->write_slot;
-
     for (int i = 0; i < count; i++) {
-        partition->write_slot = slots[i] = table_slot_create(partition->heap, nullptr);
-        fill_slot(partition, rows[i]);
+        slots[i] = MakeSingleTupleTableSlot(descriptor, &TTSOpsHeapTuple);
+        slots[i]->tts_tableOid = partition->relid;
+        ExecStoreHeapTuple(form_row(partition, rows[i]), slots[i], true);
     }
-    partition->write_slot = write_slot;
     table_multi_insert(partition->heap, slots, count, command, 0, nullptr);
-    for (int i = 0; i < count; i++) {
-        insert_index_entries(partition, slots[i], false, false);
+    insert_index_entries(partition, {slots, static_cast<size_t>(count)}, false, false);
+    for (int i = 0; i < count; i++)
         ExecDropSingleTupleTableSlot(slots[i]);
-    }
     pfree(slots);
 }
 
