@@ -102,4 +102,9 @@ pg::Vector<DatabaseInfo> list_databases(pg::ContextResource &resource)
     return list;
 }
 
+bool is_named_by_setting(const char *database)
+{
+    return WantedNames().contains(database);
+}
+
 } // namespace tasker::worker

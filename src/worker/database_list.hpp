@@ -16,4 +16,7 @@ struct DatabaseInfo
 // allocated by `resource`. A tasker.databases that cannot be parsed names no database, and is logged once.
 pg::Vector<DatabaseInfo> list_databases(pg::ContextResource &resource);
 
+// Does tasker.databases name this database, or none at all?
+bool is_named_by_setting(const char *database);
+
 } // namespace tasker::worker

@@ -83,18 +83,19 @@ void analyze(Steps &steps)
 // must not keep new ones from being made.
 constexpr Duty kDuties[] = {
     {"prepare", "builds the queue's floors and statistics in shared memory", when_asked, kHourMs, false, true,
-     prepare},
+     true, prepare},
     {"recover_leases", "gives back records whose lease has ended", every_second, kMinuteMs, false, true,
-     recover_leases},
+     false, recover_leases},
     {"sweep", "looks over the queue's live window and mends floors", every_sweep_interval, kMinuteMs, false,
-     false, sweep},
-    {"premake", "makes partitions ahead of time", every_minute, kMinuteMs, false, true, premake},
-    {"finalize", "completes detaches that were cut off", every_minute, kHourMs, true, true, finalize},
-    {"retire", "detaches and drops partitions that may go", every_minute, kHourMs, true, false, retire},
+     false, true, sweep},
+    {"premake", "makes partitions ahead of time", every_minute, kMinuteMs, false, true, false, premake},
+    {"finalize", "completes detaches that were cut off", every_minute, kHourMs, true, true, false, finalize},
+    {"retire", "detaches and drops partitions that may go", every_minute, kHourMs, true, false, false,
+     retire},
     {"analyze", "analyzes partitioned parents whose rows have changed", every_minute, kHourMs, true, false,
-     analyze},
+     false, analyze},
     {"expire_dedup_keys", "removes deduplication keys that are no longer in use", every_minute, kMinuteMs,
-     false, false, expire_dedup_keys},
+     false, false, false, expire_dedup_keys},
 };
 static_assert(std::size(kDuties) <= kMaxDuties);
 
@@ -114,18 +115,25 @@ int find_duty(std::string_view name)
     return -1;
 }
 
-void request_duty(std::string_view name) noexcept
+bool request_duty(std::string_view name) noexcept
 {
     const int index = find_duty(name);
     if (index < 0 || shared() == nullptr)
-        return;
+        return false;
     LWLockAcquire(&shared()->lock, LW_SHARED);
     DatabaseSlot *slot = find_slot(MyDatabaseId);
-    if (slot != nullptr && slot->pid != 0) {
+    const bool runs = slot != nullptr && slot->pid != 0 && slot->state == WorkerState::running;
+    if (runs) {
         pg_atomic_fetch_or_u32(&slot->requested, 1u << index);
         SetLatch(slot->latch);
     }
     LWLockRelease(&shared()->lock);
+    return runs;
+}
+
+bool request_retirement()
+{
+    return request_duty("finalize") && request_duty("retire");
 }
 
 } // namespace tasker::worker

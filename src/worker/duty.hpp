@@ -15,11 +15,12 @@ using partition::Steps;
 struct Duty
 {
     const char *name;
-    const char *what;       // one line for duty_status
-    int64_t (*period_us)(); // asked again after each reload of the settings; 0: only when asked for
-    int timeout_ms;         // of each of its transactions
-    bool yields;            // is cancelled when a backend waits for a partition, and continued afterwards
-    bool at_start;          // due as soon as the worker starts, in the order of the table
+    const char *what;         // one line for duty_status
+    int64_t (*period_us)();   // asked again after each reload of the settings; 0: only when asked for
+    int timeout_ms;           // of each of its transactions
+    bool yields;              // is cancelled when a backend waits for a partition, and continued afterwards
+    bool at_start;            // due as soon as the worker starts, in the order of the table
+    bool needs_shared_memory; // has nothing to do without it
     void (*run)(Steps &steps);
 };
 
@@ -29,8 +30,14 @@ std::span<const Duty> duties();
 // The duty's index, or -1.
 int find_duty(std::string_view name);
 
-// Asks the worker of this database to run a duty at once; nothing happens where there is no worker, or no
-// such duty. May be called from transaction callbacks.
-void request_duty(std::string_view name) noexcept;
+// Asks the worker of this database to run a duty at once. False where there is no worker, or no such duty.
+// May be called from transaction callbacks.
+bool request_duty(std::string_view name) noexcept;
+
+// The hook of partition/maintenance.hpp: the worker detaches without locking the parent, a session cannot.
+bool request_retirement();
+
+// Is the library preloaded, and this database among those that the settings give a worker?
+bool worker_is_meant_to_run();
 
 } // namespace tasker::worker

@@ -2,6 +2,7 @@
 
 #include "pg/settings.hpp"
 #include "worker/database_list.hpp"
+#include "worker/duty.hpp"
 #include "worker/hooks.hpp"
 #include "worker/partition_request.hpp"
 #include "worker/shared.hpp"
@@ -378,6 +379,7 @@ void declare_launcher()
     register_launcher();
     install_hooks();
     partition::partition_request_hook = request_partition;
+    partition::retire_request_hook = request_retirement;
 }
 
 } // namespace tasker::worker

@@ -1,9 +1,102 @@
--- The worker plane: what it does and how it fares, and the duties as calls.
+-- The worker plane: what the background worker does and how it fares, and its duties as calls.
 
--- Starts a worker for this database, where the library is preloaded, as soon as this transaction has committed.
+-- Starts a worker for this database, where the library is preloaded, once this transaction has committed.
 create function tasker.notify_launcher() returns void
     language c as 'MODULE_PATHNAME', 'tasker_notify_launcher';
 comment on function tasker.notify_launcher() is
 'Tells the launcher, when the transaction commits, that this database has the extension. Run by CREATE EXTENSION; does nothing without shared_preload_libraries.';
-revoke all on function tasker.notify_launcher() from public;
 select tasker.notify_launcher();
+
+create procedure tasker.run_duty(name text)
+    language c as 'MODULE_PATHNAME', 'tasker_run_duty';
+comment on procedure tasker.run_duty(text) is
+'Runs one round of a duty in this session, with or without a background worker. It commits each of its steps. Partitions are then detached without CONCURRENTLY. Errors: 42704 no such duty (see duty_status); 22023 null; 25001 inside a transaction block.';
+
+create function tasker.start() returns text
+    language c as 'MODULE_PATHNAME', 'tasker_start';
+comment on function tasker.start() is
+'Sees to it that the duties are run in this database: by the background worker where the library is preloaded (result: worker), else by pg_cron (result: pg_cron), which gets a job for each duty; calling it again changes nothing. Errors: 55000 there is neither, or the worker is switched off and pg_cron is not installed in this database.';
+create function tasker.stop() returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_stop';
+comment on function tasker.stop() is
+'Removes the pg_cron jobs that start() made, and returns their number. Errors: 55000 there are none, and the background worker does the duties: it is governed by tasker.worker and tasker.databases.';
+
+create function tasker._duty_status()
+    returns table (name text, description text, period interval, last_run timestamptz, duration interval,
+        next_run timestamptz, runs bigint, failures bigint, failures_in_a_row int, last_error text,
+        last_error_at timestamptz, running boolean)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_duty_status';
+comment on function tasker._duty_status() is 'The rows of view duty_status.';
+create view tasker.duty_status as select * from tasker._duty_status();
+comment on view tasker.duty_status is
+'The duties, and what the background worker of this database has done about them since the server started. Without a worker all but the first three columns are null.';
+comment on column tasker.duty_status.name is 'The duty, as run_duty() takes it';
+comment on column tasker.duty_status.description is 'What it does';
+comment on column tasker.duty_status.period is 'Time from one run to the next; null: only when needed';
+comment on column tasker.duty_status.last_run is 'Start of the last run, or of the one under way';
+comment on column tasker.duty_status.duration is 'How long the last run took';
+comment on column tasker.duty_status.next_run is 'When it is due again; null while it runs, or when it waits to be asked for';
+comment on column tasker.duty_status.runs is 'Runs so far, failed ones included';
+comment on column tasker.duty_status.failures is 'Runs that failed';
+comment on column tasker.duty_status.failures_in_a_row is 'Runs that have failed since the last that did not; the next is delayed by 1 second, doubled with each, at most 5 minutes';
+comment on column tasker.duty_status.last_error is 'Message of the last failure, also when a later run went well; the server''s log has detail and hint';
+comment on column tasker.duty_status.last_error_at is 'When that was';
+comment on column tasker.duty_status.running is 'Is it being run by the worker?';
+
+create function tasker._worker_status()
+    returns table (database text, pid int, state text, started_at timestamptz, duty text, restarts bigint,
+        failures int, last_error text, last_error_at timestamptz, next_start_at timestamptz)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_worker_status';
+comment on function tasker._worker_status() is 'The rows of view worker_status.';
+create view tasker.worker_status as select * from tasker._worker_status();
+comment on view tasker.worker_status is
+'The background workers of the server: one row for the launcher (database is null), one for each database with a worker, and always one for this database.';
+comment on column tasker.worker_status.database is 'The database; null for the launcher';
+comment on column tasker.worker_status.pid is 'The process, if there is one';
+comment on column tasker.worker_status.state is
+'running, connecting, starting, stopping, waiting (until next_start_at), kept away (by a statement that needs the database to itself), launcher; for this database also none, off (by tasker.worker or tasker.databases), standby, or not loaded (without shared_preload_libraries)';
+comment on column tasker.worker_status.started_at is 'When it began its work';
+comment on column tasker.worker_status.duty is 'The duty that it is running';
+comment on column tasker.worker_status.restarts is 'Starts after a failure, since the server started';
+comment on column tasker.worker_status.failures is 'Failures in a row: the next start is delayed by 1 second, doubled with each, at most 5 minutes';
+comment on column tasker.worker_status.last_error is 'Why it ended the last time it failed';
+comment on column tasker.worker_status.last_error_at is 'When that was';
+comment on column tasker.worker_status.next_start_at is 'When the next start is tried, after a failure';
+
+-- Held xmin
+
+create function tasker._xmin_holders()
+    returns table (kind text, identity text, pid int, database name, username name, affects text, xmin xid,
+        age_xids int, since timestamptz, held_for interval, state text, query text)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_xmin_holders';
+comment on function tasker._xmin_holders() is 'The rows of view xmin_holders.';
+create view tasker.xmin_holders as select * from tasker._xmin_holders();
+comment on view tasker.xmin_holders is
+'Who holds back the oldest snapshot, so that dead rows cannot be removed: oldest first. Ending the first row''s session, transaction or slot frees what lies between its age and the next one''s.';
+comment on column tasker.xmin_holders.kind is 'session, prepared transaction, replication slot or standby feedback';
+comment on column tasker.xmin_holders.identity is 'application_name (or the kind of process), global transaction id, or name of the slot';
+comment on column tasker.xmin_holders.pid is 'The process, for pg_terminate_backend(); null when none is attached';
+comment on column tasker.xmin_holders.database is 'Its database';
+comment on column tasker.xmin_holders.username is 'Its user';
+comment on column tasker.xmin_holders.affects is 'Whose dead rows it keeps: this database, another database (and the shared catalogs), all databases, or catalogs';
+comment on column tasker.xmin_holders.xmin is 'The oldest transaction that it still has to see';
+comment on column tasker.xmin_holders.age_xids is 'How many transactions have begun since';
+comment on column tasker.xmin_holders.since is 'Start of its transaction; null for a slot, which does not know it';
+comment on column tasker.xmin_holders.held_for is 'How long that is ago';
+comment on column tasker.xmin_holders.state is 'State of the session, or whether the slot is active';
+comment on column tasker.xmin_holders.query is 'The session''s query, or its last one';
+
+create function tasker.health_check() returns jsonb
+    language c volatile as 'MODULE_PATHNAME', 'tasker_health_check';
+comment on function tasker.health_check() is
+'{"status": "healthy" | "degraded" | "unhealthy", "reasons": [{"check", "severity", "message", "hint"}], "figures": {…}}. Checks that the worker runs and its duties succeed, who holds back the oldest snapshot, that partitions exist ahead of time, how old the backlog is and how many records failed. Takes milliseconds, whatever the size of the tables.';
+
+-- Rights: nothing for PUBLIC.
+revoke all on function tasker.notify_launcher(), tasker.start(), tasker.stop(), tasker._duty_status(),
+    tasker._worker_status(), tasker._xmin_holders(), tasker.health_check() from public;
+revoke all on procedure tasker.run_duty(text) from public;
+grant execute on procedure tasker.run_duty(text) to tasker_admin;
+grant execute on function tasker.start(), tasker.stop() to tasker_admin;
+grant execute on function tasker._duty_status(), tasker._worker_status(), tasker._xmin_holders(),
+    tasker.health_check() to tasker_observer, tasker_admin;
+grant select on tasker.duty_status, tasker.worker_status, tasker.xmin_holders to tasker_observer, tasker_admin;

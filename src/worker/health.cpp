@@ -1,0 +1,295 @@
+// health_check(): is everything as it should be, and if not, what is wrong and what to do about it.
+//
+// It reads statistics that are kept anyway (shared memory, catalogs of a few rows), so that a monitor may
+// call it every few seconds on a server with ten million records. Each check adds a reason when something is
+// wrong; the worst reason is the status.
+#include "core/record_id.hpp"
+#include "partition/directory.hpp"
+#include "pg/function.hpp"
+#include "pg/settings.hpp"
+#include "pg/spi.hpp"
+#include "worker/duty.hpp"
+#include "worker/json_text.hpp"
+#include "worker/shared.hpp"
+#include "worker/xmin_holders.hpp"
+
+namespace tasker::worker {
+namespace {
+
+constexpr int kFailuresInARow = 3;
+constexpr int64_t kDutyOverdueUs = 10 * core::kUsPerMinute;
+constexpr int64_t kXminHeldUs = 60 * core::kUsPerMinute;
+constexpr int32_t kXminAge = 50'000'000;             // dead rows of as many transactions are kept
+constexpr int32_t kXminAgeDangerous = 1'000'000'000; // half the way to wraparound
+constexpr int64_t kBacklogUs = 60 * core::kUsPerMinute;
+constexpr double kFailedShare = 0.05; // of the finished records
+
+enum class Severity : int
+{
+    healthy,
+    degraded,
+    unhealthy
+};
+
+const char *severity_name(Severity severity)
+{
+    switch (severity) {
+    case Severity::healthy:
+        return "healthy";
+    case Severity::degraded:
+        return "degraded";
+    case Severity::unhealthy:
+        return "unhealthy";
+    }
+    return "unknown";
+}
+
+// The result under construction.
+class Report
+{
+  public:
+    Report()
+    {
+        reasons_.open_array();
+        figures_.open_object();
+    }
+
+    void complain(Severity severity, const char *check, const char *message, const char *hint)
+    {
+        worst_ = std::max(worst_, severity);
+        reasons_.open_object()
+            .add("check", check)
+            .add("severity", severity_name(severity))
+            .add("message", message)
+            .add("hint", hint)
+            .close_object();
+    }
+    // A figure for the eye, whatever the status.
+    JsonText &figures() { return figures_; }
+
+    Datum finish()
+    {
+        reasons_.close_array();
+        figures_.close_object();
+        JsonText all;
+        all.open_object()
+            .add("status", severity_name(worst_))
+            .add_json("reasons", reasons_)
+            .add_json("figures", figures_)
+            .close_object();
+        return all.to_jsonb();
+    }
+
+  private:
+    Severity worst_ = Severity::healthy;
+    JsonText reasons_;
+    JsonText figures_;
+};
+
+template <class... Values> const char *text(const char *format, Values... values)
+{
+    return pg::pg_call([&] { return psprintf(format, values...); });
+}
+
+int minutes(int64_t us)
+{
+    return static_cast<int>(us / core::kUsPerMinute);
+}
+
+// Are the duties scheduled with pg_cron?
+bool duties_are_scheduled(pg::Spi &spi)
+{
+    static pg::Statement is_there("select from pg_catalog.pg_extension where extname = 'pg_cron'", {});
+    static pg::Statement jobs("select from cron.job where active and command like 'call tasker.run\\_duty(%' "
+                              "and database = pg_catalog.current_database() limit 1",
+                              {});
+    return !spi.run(is_there).empty() && !spi.run(jobs).empty();
+}
+
+void check_missing_worker(Report &report, pg::Spi &spi)
+{
+    if (duties_are_scheduled(spi)) {
+        report.figures().add("worker", "pg_cron");
+        return;
+    }
+    report.figures().add("worker", "none");
+    if (shared() == nullptr)
+        report.complain(Severity::degraded, "worker",
+                        "there is no background worker: duties run only when somebody calls them",
+                        "Add tasker to shared_preload_libraries and restart the server, or schedule the "
+                        "duties with pg_cron: select tasker.start().");
+    else
+        report.complain(Severity::degraded, "worker", "the background worker is switched off",
+                        "Set tasker.worker to on and see that tasker.databases names this database.");
+}
+
+void check_duties(Report &report, const DatabaseSlot &slot)
+{
+    const int64_t now = now_us();
+    for (size_t i = 0; i < duties().size(); i++) {
+        const DutySlot &record = slot.duties[i];
+        if (record.times.failures >= kFailuresInARow)
+            report.complain(Severity::degraded, "duty",
+                            text("duty \"%s\" has failed %d times in a row: %s", duties()[i].name,
+                                 record.times.failures, record.last_error),
+                            "See tasker.duty_status and the server's log.");
+        else if (slot.state == WorkerState::running && !record.running && record.times.next_due_us > 0 &&
+                 now > record.times.next_due_us && now - record.times.next_due_us > kDutyOverdueUs)
+            report.complain(Severity::degraded, "duty",
+                            text("duty \"%s\" is overdue by %d minutes", duties()[i].name,
+                                 minutes(now - record.times.next_due_us)),
+                            "Another duty takes that long: see tasker.worker_status.");
+    }
+}
+
+void check_worker(Report &report, pg::Spi &spi)
+{
+    if (RecoveryInProgress()) {
+        report.figures().add("worker", "standby");
+        return;
+    }
+    if (!worker_is_meant_to_run()) {
+        check_missing_worker(report, spi);
+        return;
+    }
+    auto *slot = pg::pg_call([] { return static_cast<DatabaseSlot *>(palloc0(sizeof(DatabaseSlot))); });
+    bool launcher = false;
+    {
+        pg::LockScope lock(&shared()->lock, LW_SHARED);
+        launcher = shared()->launcher_pid != 0;
+        if (const DatabaseSlot *found = find_slot(MyDatabaseId))
+            memcpy(static_cast<void *>(slot), found, sizeof *slot);
+    }
+    const bool runs = slot->pid != 0 && slot->state == WorkerState::running;
+    report.figures().add("worker", runs ? "running" : "none");
+    if (runs) {
+        check_duties(report, *slot);
+        return;
+    }
+    if (slot->failures > 0)
+        report.complain(Severity::unhealthy, "worker",
+                        text("the background worker does not stay up: %s", slot->last_error),
+                        "See tasker.worker_status and the server's log.");
+    else if (!launcher)
+        report.complain(Severity::unhealthy, "worker",
+                        "the launcher of the background workers is not running",
+                        "The postmaster starts it again within seconds; see the server's log.");
+    else
+        report.complain(Severity::degraded, "worker",
+                        "the background worker of this database is not running yet",
+                        "It starts within seconds; if it does not, see tasker.worker_status.");
+}
+
+void check_xmin(Report &report, pg::Spi &spi)
+{
+    const std::optional<XminHolder> holder = oldest_xmin_holder(spi);
+    JsonText figures;
+    if (!holder) {
+        report.figures().add_null("oldest_xmin");
+        return;
+    }
+    figures.open_object().add("kind", holder->kind).add("identity", holder->identity);
+    if (holder->pid != 0)
+        figures.add("pid", static_cast<int64_t>(holder->pid));
+    figures.add("age_xids", static_cast<int64_t>(holder->age_xids));
+    figures.add("seconds", static_cast<double>(holder->held_us) / 1e6);
+    figures.close_object();
+    report.figures().add_json("oldest_xmin", figures);
+    if (holder->held_us < kXminHeldUs && holder->age_xids < kXminAge)
+        return;
+    report.complain(holder->age_xids >= kXminAgeDangerous ? Severity::unhealthy : Severity::degraded, "xmin",
+                    text("a %.*s (%.*s) has held back the oldest snapshot for %d minutes and %d transactions",
+                         static_cast<int>(holder->kind.size()), holder->kind.data(),
+                         static_cast<int>(holder->identity.size()), holder->identity.data(),
+                         minutes(holder->held_us), holder->age_xids),
+                    "See tasker.xmin_holders; dead rows cannot be removed while it lasts.");
+}
+
+// The partition of now and the one after it are there.
+void check_partitions(Report &report, pg::Spi &spi)
+{
+    static pg::Statement sets("select parent::oid, parent::text from tasker.part_config "
+                              "where control_kind = 'record_id' order by 1",
+                              {});
+    const pg::Rows rows = spi.run(sets);
+    const int64_t now_key = core::record_id_floor(now_us());
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const std::string_view name = rows.text(i, 2);
+        int ahead = -1; // partitions after the one of now
+        int64_t key = now_key;
+        for (const partition::DirectoryEntry &entry : partition::directory(rows.oid(i, 1))) {
+            if (entry.lower <= key && key < entry.upper) {
+                ++ahead;
+                key = entry.upper;
+            }
+        }
+        if (ahead < 1)
+            report.complain(Severity::degraded, "partitions",
+                            text("%.*s has no partition for %s", static_cast<int>(name.size()), name.data(),
+                                 ahead < 0 ? "the records of now" : "the near future"),
+                            "They are then made on demand; call tasker.run_duty('premake') and see whether "
+                            "it reports an error.");
+    }
+    report.figures().add("partition_sets", static_cast<int64_t>(rows.count()));
+}
+
+void check_queue(Report &report, pg::Spi &spi)
+{
+    static pg::Statement statistics(
+        "select count(*)::bigint, coalesce(sum(s.pending), 0)::bigint, "
+        "       coalesce(sum(s.scheduled), 0)::bigint, coalesce(sum(s.processing), 0)::bigint, "
+        "       coalesce(sum(s.completed), 0)::bigint, coalesce(sum(s.failed), 0)::bigint, "
+        "       (extract(epoch from pg_catalog.clock_timestamp() - "
+        "                min(s.oldest_pending_at) filter (where not f.paused)) * 1e6)::bigint, "
+        "       (pg_catalog.array_agg(s.flow_name order by s.oldest_pending_at) "
+        "            filter (where not f.paused and s.oldest_pending_at is not null))[1], "
+        "       coalesce(sum(s.pending) filter (where f.paused), 0)::bigint "
+        "from tasker.get_queue_status() s join tasker.flow f using (flow_name)",
+        {});
+    const pg::Rows rows = spi.run(statistics);
+    const int64_t failed = rows.i64(0, 6);
+    const int64_t finished = rows.i64(0, 5) + failed;
+    JsonText figures;
+    figures.open_object()
+        .add("flows", rows.i64(0, 1))
+        .add("pending", rows.i64(0, 2))
+        .add("scheduled", rows.i64(0, 3))
+        .add("processing", rows.i64(0, 4))
+        .add("completed", rows.i64(0, 5))
+        .add("failed", failed)
+        .add("pending_in_paused_flows", rows.i64(0, 9));
+    const int64_t oldest_us = rows.is_null(0, 7) ? 0 : std::max<int64_t>(rows.i64(0, 7), 0);
+    figures.add("oldest_pending_seconds", static_cast<double>(oldest_us) / 1e6).close_object();
+    report.figures().add_json("queue", figures);
+
+    if (oldest_us >= kBacklogUs) {
+        const std::string_view flow = rows.text(0, 8);
+        report.complain(Severity::degraded, "backlog",
+                        text("flow \"%.*s\" has a due record that is %d minutes old",
+                             static_cast<int>(flow.size()), flow.data(), minutes(oldest_us)),
+                        "Run more workers for the flow, or look at its limits (max_in_flight, rate_limit).");
+    }
+    if (failed > 0 && static_cast<double>(failed) > kFailedShare * static_cast<double>(finished))
+        report.complain(Severity::degraded, "dead letters",
+                        text("%lld of %lld finished records have failed for good",
+                             static_cast<long long>(failed), static_cast<long long>(finished)),
+                        "See tasker.dead_letters; retry_records(), reset_failed_records() and "
+                        "purge_failed_records() deal with them.");
+}
+
+} // namespace
+
+TASKER_FUNCTION(health_check)
+{
+    Report report; // its texts outlive the SPI connection
+    {
+        pg::Spi spi;
+        check_worker(report, spi);
+        check_xmin(report, spi);
+        check_partitions(report, spi);
+        check_queue(report, spi);
+    }
+    return report.finish();
+}
+
+} // namespace tasker::worker
