@@ -72,12 +72,11 @@ def tagged_licenses(file_list):
     tags, files = set(), 0
     for line in Path(file_list).read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         path = Path(line)
-        if path.is_symlink() or not path.is_file():
-            continue
         try:
-            with path.open("rb") as file:
-                tags.update(tag.decode() for tag in SPDX_TAG.findall(file.read(4096)))
-        except OSError:
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    tags.update(tag.decode() for tag in SPDX_TAG.findall(file.read(4096)))
+                files += 1
+        except PermissionError:
             continue  # not ours to read
-        files += 1
     return sorted(tags), files

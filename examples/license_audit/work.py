@@ -70,8 +70,8 @@ class Worker:
         for record in records:
             try:
                 found.append((record, audit(record.payload)))
-            except NoLicense as error:
-                failed.append((record, str(error)))
+            except Exception as error:  # whatever goes wrong with a record is that record's failure, not the worker's
+                failed.append((record, str(error) if isinstance(error, NoLicense) else repr(error)))
             if time.monotonic() - extended > self.lease.total_seconds() / 3:
                 tokens = [record.lease_token for record in records]
                 self.connection.execute(EXTEND, ([record.id for record in records], self.lease, tokens))
