@@ -61,6 +61,8 @@ class Args
     Datum result(int32_t v) const noexcept { return Int32GetDatum(v); }
     Datum result(int64_t v) const noexcept { return Int64GetDatum(v); }
     Datum result(std::string_view v) const;
+    // A literal would else become a bool.
+    Datum result(const char *v) const { return result(std::string_view(v)); }
 
   private:
     Datum required(int i, const char *name) const;
