@@ -144,7 +144,7 @@ template <class Body> auto boundary(Body &&body) -> std::invoke_result_t<Body>
     using Result = std::invoke_result_t<Body>;
     static_assert(std::is_void_v<Result> || std::is_trivially_destructible_v<Result>,
                   "an ereport would skip the destructor of what boundary returns");
-    static_assert(std::is_trivially_destructible_v<std::remove_reference_t<Body>>,
+    static_assert(std::is_trivially_destructible_v<std::decay_t<Body>>,
                   "an ereport would skip the destructors of what the body has captured");
 
     const detail::GuardState outer;
