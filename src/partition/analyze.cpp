@@ -192,6 +192,11 @@ void add_due(Steps &steps, pg::Vector<Oid> &due, Oid only, bool force)
 
 } // namespace
 
+int64_t rows_changed_since_analyze(Oid parent)
+{
+    return changes_of(parent).changed;
+}
+
 void run_analyze_round(Steps &steps, Oid only, bool force)
 {
     pg::ContextResource memory;

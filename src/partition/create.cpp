@@ -122,11 +122,16 @@ Oid create_locked(Oid parent, int64_t key)
 
 } // namespace
 
-Oid create_partition_for(Oid parent, int64_t key)
+void check_key(int64_t key)
 {
     if (key < 0 || key == PG_INT64_MAX)
         throw pg::Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "key " INT64_FORMAT " is no record id", key)
             .detail("Record ids are milliseconds since 1970 and a sequence number, from 0 on.");
+}
+
+Oid create_partition_for(Oid parent, int64_t key)
+{
+    check_key(key);
     pg::pg_call([&] { lock_for_transaction(parent, LockKind::creation, ExclusiveLock); });
     pg::pg_call([] { AcceptInvalidationMessages(); });
     // Whoever held the lock may have made it.

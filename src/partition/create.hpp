@@ -19,6 +19,13 @@ const OwnedSet *find_owned_set(Oid parent);
 // The set's settings; opens the set of an owner, in the current transaction, which holds its creation lock.
 SetConfig open_set(Oid parent);
 
+// The settings that the set has, or, of an owner's set that is not open yet, will have. Throws
+// undefined_object when it is no set.
+SetConfig describe_set(Oid parent);
+
+// Throws numeric_value_out_of_range when `key` is no record id.
+void check_key(int64_t key);
+
 // Makes the partition for `key` unless it exists, opening an owned set first, and returns it. In the current
 // transaction, which holds the set's creation lock and SHARE UPDATE EXCLUSIVE on the parent from then on.
 // Refused while the caller's own session has the parent open (ATTACH is: object_in_use).

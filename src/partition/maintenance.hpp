@@ -70,4 +70,7 @@ void run_retire_round(Steps &steps, Oid parent = InvalidOid);
 // not.
 void run_analyze_round(Steps &steps, Oid parent = InvalidOid, bool force = false);
 
+// Rows changed in a partitioned table since it was last analyzed, as far as is known.
+int64_t rows_changed_since_analyze(Oid parent);
+
 } // namespace tasker::partition

@@ -54,24 +54,42 @@ void insert_set(Oid parent, const OwnedSet &set)
                            static_cast<int32_t>(set.default_premake), here()});
 }
 
+SetConfig defaults_of(Oid parent, const OwnedSet &set)
+{
+    SetConfig config{};
+    config.parent = parent;
+    config.interval = parse_partition_interval(set.default_interval);
+    config.premake = set.default_premake;
+    pg::pg_call([&] {
+        Relation relation = table_open(parent, AccessShareLock);
+        config.schema = RelationGetNamespace(relation);
+        config.owner = relation->rd_rel->relowner;
+        config.parent_name = relation->rd_rel->relname;
+        table_close(relation, AccessShareLock);
+    });
+    return config;
+}
+
 } // namespace
 
 SetConfig open_set(Oid parent)
 {
-    std::optional<SetConfig> config = read_set(parent);
-    if (config)
-        return *config;
-    if (const OwnedSet *owned = find_owned_set(parent); owned != nullptr) {
+    const OwnedSet *owned = find_owned_set(parent);
+    if (owned != nullptr && !read_set(parent))
         insert_set(parent, *owned);
-        config = read_set(parent);
-    }
-    if (!config) {
-        const char *name = pg::pg_call([&] { return get_rel_name(parent); });
-        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "table \"%s\" is not a partition set",
-                        name != nullptr ? name : "?")
-            .hint("tasker.part_config lists the partition sets.");
-    }
-    return *config;
+    return describe_set(parent);
+}
+
+SetConfig describe_set(Oid parent)
+{
+    if (const std::optional<SetConfig> config = read_set(parent))
+        return *config;
+    if (const OwnedSet *owned = find_owned_set(parent); owned != nullptr)
+        return defaults_of(parent, *owned);
+    const char *name = pg::pg_call([&] { return get_rel_name(parent); });
+    throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "table \"%s\" is not a partition set",
+                    name != nullptr ? name : "?")
+        .hint("tasker.part_config lists the partition sets.");
 }
 
 Oid ensure_partition(Oid parent, int64_t key)
