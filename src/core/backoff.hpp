@@ -44,12 +44,11 @@ constexpr int64_t backoff_us(const BackoffPolicy &policy, int attempt, double un
     const double uniform = uniform01 == uniform01 ? std::clamp(uniform01, 0.0, 1.0) : 0.5;
     const double shift = static_cast<double>(delay) * jitter * (2.0 * uniform - 1.0);
 
-    // The comparisons are made before the casts: 2^63 is a double that no int64_t can hold, and the double of
-    // an int64_t may round up past it.
+    // The comparisons come before the casts: 2^63 is a double that no int64_t can hold. The double of an
+    // int64_t may have been rounded up, but no double lies between the two.
     if (shift >= 0) {
         const int64_t room = std::max<int64_t>(policy.max_us, 0) - delay;
-        return shift >= static_cast<double>(room) ? delay + room
-                                                  : delay + std::min(static_cast<int64_t>(shift), room);
+        return shift >= static_cast<double>(room) ? delay + room : delay + static_cast<int64_t>(shift);
     }
     return -shift >= static_cast<double>(delay) ? 0 : delay + static_cast<int64_t>(shift);
 }

@@ -41,6 +41,7 @@ TEST(PartitionName, SaysAsMuchAsTheIntervalNeeds)
     EXPECT_EQ(name_at("orders", {24, 0}, kNow), "orders_p2026");
     EXPECT_EQ(name_at("orders", {1, 0}, kNow), "orders_p2026_11");
     EXPECT_EQ(name_at("orders", {3, 0}, kNow), "orders_p2026_10");
+    EXPECT_EQ(name_at("orders", {18, 0}, kNow), "orders_p2026_07");
     EXPECT_EQ(name_at("orders", {0, kUsPerDay}, kNow), "orders_p20261121");
     EXPECT_EQ(name_at("orders", {0, kUsPerWeek}, kNow), "orders_p20261116");
     EXPECT_EQ(name_at("orders", {0, kUsPerHour}, kNow), "orders_p20261121_0300");
