@@ -29,6 +29,8 @@ create function border.throw_past_callback() returns text
     language c as :'library', 'tasker_border_throw_past_callback';
 create function border.warn() returns int language c as :'library', 'tasker_border_warn';
 
+create function border.cost(guard text, count int) returns bigint language c as :'library', 'tasker_border_cost';
+
 create function border.memory() returns bigint language c as :'library', 'tasker_border_memory';
 create function border.context_memory() returns bigint
     language c as :'library', 'tasker_border_context_memory';

@@ -4,6 +4,7 @@
 #include "pg/subtransaction.hpp"
 #include "witness.hpp"
 
+#include <chrono>
 #include <system_error>
 
 namespace tasker::border {
@@ -244,4 +245,46 @@ TASKER_FUNCTION(border_warn)
     auto error = pg::try_in_subtransaction([] { throw_kind("error with detail and hint"); });
     error->emit(WARNING);
     return args.result(static_cast<int32_t>(holder.size()));
+}
+
+namespace {
+
+volatile int counted;
+
+[[gnu::noinline]] void count_one()
+{
+    counted = counted + 1;
+}
+
+template <class Body> double nanoseconds_each(int count, Body body)
+{
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < count; i++)
+        body();
+    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() / count;
+}
+
+} // namespace
+
+// What a guard costs, in nanoseconds, above the call that it guards; the best of five runs.
+TASKER_FUNCTION(border_cost)
+{
+    const std::string_view guard = args.text(0, "guard");
+    const int32_t count = args.i32(1, "count");
+    double best = 1e12;
+    for (int run = 0; run < 5; run++) {
+        double cost = -nanoseconds_each(count, count_one);
+        if (guard == "pg_call")
+            cost += nanoseconds_each(count, [] { pg::pg_call(count_one); });
+        else if (guard == "boundary")
+            cost += nanoseconds_each(count, [] { pg::boundary(count_one); });
+        else if (guard == "subtransaction")
+            cost += nanoseconds_each(count, [] { (void)pg::try_in_subtransaction(count_one); });
+        else
+            cost += nanoseconds_each(count, [] {
+                (void)pg::try_in_subtransaction([] { pg::pg_call([] { raise_with_all_fields(); }); });
+            });
+        best = std::min(best, cost);
+    }
+    return args.result(static_cast<int64_t>(best));
 }
