@@ -48,15 +48,16 @@ struct RecordHead
     bool visible;
 };
 
-// An open partition.
+// An open partition. Nearly always it has our two indexes and no other; then rows are indexed without the
+// executor. `executor` exists only where users have added indexes of their own.
 struct Partition
 {
     Oid relid;
     Relation heap;
     Relation id_index;   // unique on (id)
     Relation lane_index; // on (flow_id, priority, position)
+    ResultRelInfo *executor;
     EState *estate;
-    ResultRelInfo *result;
     TupleTableSlot *read_slot;  // what scans return
     TupleTableSlot *write_slot; // what is inserted or updated
 };
@@ -87,7 +88,7 @@ struct Change
     void set_status(core::RecordStatus status) { set(kStatus, CharGetDatum(static_cast<char>(status))); }
 };
 
-// Fills write_slot and inserts it with its index entries. Columns not set are null.
+// Inserts a row with its index entries. Columns not set are null.
 void insert_record(Partition *partition, const Change &row, CommandId command);
 // The same for many rows through multi-insert: one WAL record a page.
 void insert_records(Partition *partition, const Change *rows, int count, CommandId command);
