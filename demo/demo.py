@@ -235,7 +235,7 @@ def proofs(audit, story, listed):
         ("dead letters with three attempts and an error",
          audit.value("select count(*) from tasker.processing_queue where flow_name = %s and status = 'failed'"
                      " and retry_count = 3 and error_message <> ''", FLOW), status["failed"]),
-        (f"records that {story.killed} and {story.frozen} held, done by others afterwards",
+        (f"records that {story.killed} and {story.frozen} held, finished after all",
          audit.value("select count(*) from tasker.processing_queue where id = any(%s)"
                      " and status in ('completed', 'failed')", held), len(held)),
         (f"findings of {story.killed} among those that it held when it died",
@@ -299,9 +299,10 @@ def main():
     subprocess.run([shutil.which("psql"), "-qX", "-v", f"flow={FLOW}", "-v", "ON_ERROR_STOP=1", "-f",
                     EXAMPLE / "report.sql"], check=True)
     write_findings(audit, out)
-    print(f"Throughput: {listed} packages with {audit.value('select sum(files_read) from audit.finding'):,} files in"
-          f" {seconds:.1f} s, two accidents included.\n"
-          f"The error that {story.frozen} got: {workers.log(story.frozen).strip()}")
+    files = audit.value("select sum(files_read) from audit.finding")
+    print(f"Throughput: {listed} packages with {files:,} files in {seconds:.1f} s, two accidents included:"
+          f" {listed / seconds:,.0f} packages and {files / seconds:,.0f} files a second.\n"
+          f"What {story.frozen} was told after its thaw: {workers.log(story.frozen).strip()}")
 
     heading("5. Nothing was lost, nothing was done twice")
     broken = show_proofs(proofs(audit, story, listed))

@@ -4,7 +4,7 @@
 # A part is a function check_NAME. It prints what it does, and leaves two numbers, passed and failed, with `result`.
 # A part that ends without having left a result, or with an error and no failure counted, counts as one failure.
 
-CHECK_PARTS=(build style script schedules unit regress plain pgtap isolation tap)
+CHECK_PARTS=(build style script schedules unit regress plain pgtap isolation tap demo)
 
 declare -A PART_TITLES=(
     [build]="build without a warning, and install into a private root"
@@ -17,6 +17,7 @@ declare -A PART_TITLES=(
     [pgtap]="pgTAP tests"
     [isolation]="isolation tests (pg_isolation_regress)"
     [tap]="TAP tests: crash, restart, standby, dump and restore"
+    [demo]="the demo, whose proofs must hold"
 )
 
 # No single part may take longer than this many seconds.
@@ -263,6 +264,15 @@ check_tap() {
         done
     fi
     return "$rc"
+}
+
+check_demo() {
+    local rc=0
+    demo_job 2>&1 | tee "$OUT/demo.log" || rc=$?
+    result "$(grep -cE '^  .+ +[0-9]+  ok$' "$OUT/demo.log" || true)" \
+        "$(grep -cE '^  .+ +[0-9]+  WRONG, wanted' "$OUT/demo.log" || true)"
+    ((rc == 0)) || return "$rc"
+    end_of_cluster demo
 }
 
 # --- what the parts share --------------------------------------------------------------------------------------

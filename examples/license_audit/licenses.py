@@ -39,10 +39,10 @@ def declared_licenses(copyright_file):
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise NoLicense(f"{path}: {error.strerror}") from error
+        raise NoLicense(f"no copyright file to read: {error.strerror}") from error
     found = labelled(text) or referred_to(text) or recognised(text)
     if not found:
-        raise NoLicense(f"{path}: no known licence in {len(text):,} characters")
+        raise NoLicense(f"no known licence in a copyright file of {len(text):,} characters")
     return sorted(found)
 
 

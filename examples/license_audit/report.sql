@@ -41,7 +41,7 @@ from tasker.get_queue_status(:'flow');
 
 \echo 'Dead letters: tried as often as the flow allows, and given up with the last error'
 select payload->>'package' as package, retry_count, flow_instance_id as last_worker, error_message
-from tasker.processing_queue
-where flow_name = :'flow' and status = 'failed'
+from tasker.dead_letters
+where flow_name = :'flow'
 order by 1
 limit 15;
