@@ -30,14 +30,16 @@ static inline bool tasker_only_summarizing(tasker_update_indexes)
 }
 #endif
 
+// Never told that it is an update: that is only a hint for index deduplication, and to find out which columns
+// have changed the executor would look into a range table, which direct access does not have.
 static inline List *tasker_exec_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate,
-                                                    bool update, bool only_summarizing)
+                                                    bool only_summarizing)
 {
 #if PG_VERSION_NUM >= 160000
-    return ExecInsertIndexTuples(rri, slot, estate, update, false, nullptr, NIL, only_summarizing);
+    return ExecInsertIndexTuples(rri, slot, estate, false, false, nullptr, NIL, only_summarizing);
 #else
     (void)only_summarizing;
-    return ExecInsertIndexTuples(rri, slot, estate, update, false, nullptr, NIL);
+    return ExecInsertIndexTuples(rri, slot, estate, false, false, nullptr, NIL);
 #endif
 }
 

@@ -97,8 +97,7 @@ void insert_index_entries(Partition *partition, std::span<TupleTableSlot *const>
 {
     if (partition->executor != nullptr) {
         for (TupleTableSlot *slot : slots) {
-            tasker_exec_insert_index_tuples(partition->executor, slot, partition->estate, update,
-                                            only_summarizing);
+            tasker_exec_insert_index_tuples(partition->executor, slot, partition->estate, only_summarizing);
             ResetPerTupleExprContext(partition->estate);
         }
         return;
