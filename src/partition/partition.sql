@@ -138,6 +138,11 @@ create function tasker.partition_of(parent regclass, value text) returns text st
 comment on function tasker.partition_of(regclass, text) is
 'Names the partition of a set that holds a key, or the one that would be made for it. The key is a record id or a time. Errors: 42704 not a partition set; 22023 neither id nor time; 22003 out of range.';
 
+create function tasker.create_partition(parent regclass, value text) returns regclass
+    language c as 'MODULE_PATHNAME', 'tasker_create_partition';
+comment on function tasker.create_partition(regclass, text) is
+'Makes the partition of a set that holds a key, unless it exists, and returns it; for rows to be copied or inserted that are older or newer than the partitions at hand. The key is a record id or a time. The background worker makes it at once; without one it comes with the caller''s transaction. Errors: 42704 not a partition set; 22023 neither id nor time; 22003 out of range; 55006 that range is being retired.';
+
 create function tasker._partition_summary(parent regclass, out partitions integer, out ahead integer,
     out pending integer, out detached integer, out has_current boolean, out oldest text, out newest text,
     out error text)
@@ -229,14 +234,16 @@ select pg_catalog.pg_extension_config_dump('tasker.part_retirement', '');
 revoke all on tasker.part_config, tasker.part_retirement, tasker.part_failure, tasker.part_analyze,
     tasker.partition_status from public;
 revoke all on procedure tasker.run_maintenance(regclass), tasker.analyze_parents(regclass, boolean) from public;
-revoke all on function tasker.alter_parent(regclass, text, text), tasker.show_partitions(regclass),
+revoke all on function tasker.alter_parent(regclass, text, text), tasker.create_partition(regclass, text),
+    tasker.show_partitions(regclass),
     tasker.partition_of(regclass, text), tasker._partition_summary(regclass),
     tasker._partition_rows_changed(regclass) from public;
 grant select on tasker.part_config, tasker.part_retirement, tasker.part_failure, tasker.part_analyze,
     tasker.partition_status to tasker_admin, tasker_observer;
 grant execute on procedure tasker.run_maintenance(regclass), tasker.analyze_parents(regclass, boolean)
     to tasker_admin;
-grant execute on function tasker.alter_parent(regclass, text, text) to tasker_admin;
+grant execute on function tasker.alter_parent(regclass, text, text), tasker.create_partition(regclass, text)
+    to tasker_admin;
 grant execute on function tasker.show_partitions(regclass), tasker.partition_of(regclass, text),
     tasker._partition_summary(regclass), tasker._partition_rows_changed(regclass)
     to tasker_admin, tasker_observer;

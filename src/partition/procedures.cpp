@@ -1,4 +1,4 @@
-// The procedures of the partition plane.
+// Maintenance and partitions on demand, as SQL calls them.
 #include "partition/call_steps.hpp"
 
 using namespace tasker;
@@ -18,7 +18,7 @@ Oid optional_parent(const pg::Args &args, int i)
 TASKER_FUNCTION(run_maintenance)
 {
     const Oid parent = optional_parent(args, 0);
-    partition::CallSteps steps(args, "run_maintenance");
+    partition::CallSteps steps(args, "tasker.run_maintenance()");
 
     partition::run_premake_round(steps, parent);
     if (partition::retire_request_hook == nullptr || !partition::retire_request_hook()) {
@@ -34,8 +34,18 @@ TASKER_FUNCTION(analyze_parents)
 {
     const Oid parent = optional_parent(args, 0);
     const bool force = args.boolean(1, "force");
-    partition::CallSteps steps(args, "analyze_parents");
+    partition::CallSteps steps(args, "tasker.analyze_parents()");
 
     partition::run_analyze_round(steps, parent, force);
     return 0;
+}
+
+// create_partition(parent regclass, value text)
+TASKER_FUNCTION(create_partition)
+{
+    const Oid parent = args.oid(0, "parent");
+    const int64_t key = partition::parse_key(args.text(1, "value"));
+    (void)partition::describe_set(parent);
+    partition::check_key(key);
+    return ObjectIdGetDatum(partition::ensure_partition(parent, key));
 }

@@ -90,6 +90,24 @@ pg_tz *parse_timezone(std::string_view text)
     return strcmp(pg_get_timezone_name(zone), "UTC") == 0 ? nullptr : zone;
 }
 
+int64_t parse_key(std::string_view value)
+{
+    const char *text = pg::pg_call([&] { return pnstrdup(value.data(), value.size()); });
+    const size_t digits = strspn(text, "0123456789");
+    try {
+        return pg::pg_call([&] {
+            if (digits == value.size())
+                return DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text)));
+            const TimestampTz time = DatumGetTimestampTz(DirectFunctionCall3(
+                timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+            return core::record_id_floor(pg::unix_us_of_timestamp(time));
+        });
+    } catch (const pg::PgError &e) {
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" is neither a record id nor a time", text)
+            .detail("%s", e.what());
+    }
+}
+
 const char *here()
 {
     return pg::pg_call([] {

@@ -44,6 +44,9 @@ const char *quoted_partition(const SetConfig &config, Oid partition);
 core::CalendarInterval parse_partition_interval(std::string_view text);
 pg_tz *parse_timezone(std::string_view text); // null for UTC
 
+// A key from text: a record id, or the time that it carries.
+int64_t parse_key(std::string_view value);
+
 // Which database of which cluster, and which installation of the extension in it: another text after a
 // restore.
 const char *here();

@@ -90,25 +90,6 @@ std::optional<Extent> extent_of(Oid relid)
     return Extent{rows.i64(0, 1), rows.i64(0, 2)};
 }
 
-// A key is a record id or a time.
-int64_t parse_key(std::string_view value)
-{
-    const char *text = pg::pg_call([&] { return pnstrdup(value.data(), value.size()); });
-    const size_t digits = strspn(text, "0123456789");
-    try {
-        return pg::pg_call([&] {
-            if (digits == value.size())
-                return DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text)));
-            const TimestampTz time = DatumGetTimestampTz(DirectFunctionCall3(
-                timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-            return core::record_id_floor(pg::unix_us_of_timestamp(time));
-        });
-    } catch (const pg::PgError &e) {
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" is neither a record id nor a time", text)
-            .detail("%s", e.what());
-    }
-}
-
 const char *would_be_name(const SetConfig &config, int64_t key, const pg::Vector<Member> &members)
 {
     core::NumberRange range = aligned_range(config, key);
