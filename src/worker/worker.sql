@@ -12,6 +12,11 @@ create procedure tasker.run_duty(name text)
 comment on procedure tasker.run_duty(text) is
 'Runs one round of a duty in this session, with or without a background worker. It commits each of its steps. Partitions are then detached without CONCURRENTLY. Errors: 42704 no such duty (see duty_status); 22023 null; 25001 inside a transaction block.';
 
+create function tasker.request_duty(name text) returns boolean
+    language c as 'MODULE_PATHNAME', 'tasker_request_duty';
+comment on function tasker.request_duty(text) is
+'Asks the background worker to run a duty at once, without waiting for it; false when this database has no worker. A duty that keeps failing is tried once a second at most. Errors: 42704 no such duty; 22023 null.';
+
 create function tasker.start() returns text
     language c as 'MODULE_PATHNAME', 'tasker_start';
 comment on function tasker.start() is
@@ -92,11 +97,22 @@ comment on function tasker.health_check() is
 '{"status": "healthy" | "degraded" | "unhealthy", "reasons": [{"check", "severity", "message", "hint"}], "figures": {…}}. Checks that the worker runs and its duties succeed, who holds back the oldest snapshot, that partitions exist ahead of time, how old the backlog is and how many records failed. Takes milliseconds, whatever the size of the tables.';
 
 -- Rights: nothing for PUBLIC.
-revoke all on function tasker.notify_launcher(), tasker.start(), tasker.stop(), tasker._duty_status(),
+revoke all on function tasker.notify_launcher(), tasker.request_duty(text), tasker.start(), tasker.stop(), tasker._duty_status(),
     tasker._worker_status(), tasker._xmin_holders(), tasker.health_check() from public;
 revoke all on procedure tasker.run_duty(text) from public;
 grant execute on procedure tasker.run_duty(text) to tasker_admin;
-grant execute on function tasker.start(), tasker.stop() to tasker_admin;
+grant execute on function tasker.request_duty(text), tasker.start(), tasker.stop() to tasker_admin;
 grant execute on function tasker._duty_status(), tasker._worker_status(), tasker._xmin_holders(),
     tasker.health_check() to tasker_observer, tasker_admin;
 grant select on tasker.duty_status, tasker.worker_status, tasker.xmin_holders to tasker_observer, tasker_admin;
+
+-- The proof that all planes' rules hold; each plane adds its own.
+create function tasker.check_integrity() returns table (object text, problem text)
+    language sql
+begin atomic
+    select c.object, c.problem from tasker.check_queue_integrity() c;
+end;
+comment on function tasker.check_integrity() is
+'Checks the rules of all planes against their tables and shared memory: a row for each problem, none where all holds. The comparison with shared memory is exact only while nobody writes.';
+revoke all on function tasker.check_integrity() from public;
+grant execute on function tasker.check_integrity() to tasker_observer, tasker_admin;
