@@ -161,7 +161,8 @@ Spi::~Spi()
     SPI_finish();
 }
 
-Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters, bool read_latest)
+// A read-only execution takes the active snapshot as it finds it.
+Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters, bool read_only)
 {
     Datum values[Statement::kMaxParameters];
     char nulls[Statement::kMaxParameters];
@@ -181,15 +182,7 @@ Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters,
         nulls[count++] = parameter.null ? 'n' : ' ';
     }
     SPIPlanPtr plan = statement.plan();
-    int code = pg_call([&] {
-        // A read-only execution takes the active snapshot as it finds it.
-        if (read_latest)
-            PushActiveSnapshot(GetLatestSnapshot());
-        int result = SPI_execute_plan(plan, values, nulls, read_latest, 0);
-        if (read_latest)
-            PopActiveSnapshot();
-        return result;
-    });
+    int code = pg_call([&] { return SPI_execute_plan(plan, values, nulls, read_only, 0); });
     if (code < 0)
         throw_spi_failure("run a statement", statement.sql(), code);
     return Rows(SPI_tuptable, SPI_processed);
@@ -202,7 +195,10 @@ Rows Spi::run(Statement &statement, std::initializer_list<Param> parameters)
 
 Rows Spi::read_latest(Statement &statement, std::initializer_list<Param> parameters)
 {
-    return execute(statement, parameters, true);
+    pg_call([] { PushActiveSnapshot(GetLatestSnapshot()); });
+    Rows rows = execute(statement, parameters, true);
+    PopActiveSnapshot();
+    return rows;
 }
 
 Rows Spi::read_under(Statement &statement, Snapshot snapshot, std::initializer_list<Param> parameters)
@@ -211,6 +207,18 @@ Rows Spi::read_under(Statement &statement, Snapshot snapshot, std::initializer_l
     Rows rows = execute(statement, parameters, true);
     PopActiveSnapshot();
     return rows;
+}
+
+Rows Spi::read_text_under(const char *sql, Snapshot snapshot)
+{
+    pg_call([&] {
+        PushActiveSnapshot(snapshot);
+        int code = SPI_execute(sql, true, 0);
+        if (code < 0)
+            elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(code));
+        PopActiveSnapshot();
+    });
+    return Rows(SPI_tuptable, SPI_processed);
 }
 
 Rows Spi::run_text(const char *sql)

@@ -119,11 +119,13 @@ class Spi
     Rows read_latest(Statement &statement, std::initializer_list<Param> parameters = {});
     // Runs a kept query under the given snapshot.
     Rows read_under(Statement &statement, Snapshot snapshot, std::initializer_list<Param> parameters = {});
+    // Runs one-off query text under the given snapshot.
+    Rows read_text_under(const char *sql, Snapshot snapshot);
     // Runs one-off text: DDL whose identifiers were quoted by quote_identifier.
     Rows run_text(const char *sql);
 
   private:
-    Rows execute(Statement &statement, std::initializer_list<Param> parameters, bool read_latest);
+    Rows execute(Statement &statement, std::initializer_list<Param> parameters, bool read_only);
 
     int exceptions_;
     bool switched_ = false;
