@@ -116,9 +116,10 @@ namespace tasker::pg {
 inline constexpr int64_t kEpochDifferenceUs =
     static_cast<int64_t>(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 
+// Saturates: the last 30 years that a timestamptz can hold lie beyond what counts from 1970.
 constexpr int64_t unix_us_of_timestamp(TimestampTz t)
 {
-    return t + kEpochDifferenceUs;
+    return t > PG_INT64_MAX - kEpochDifferenceUs ? PG_INT64_MAX : t + kEpochDifferenceUs;
 }
 constexpr TimestampTz timestamp_of_unix_us(int64_t us)
 {
