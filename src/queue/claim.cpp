@@ -399,6 +399,7 @@ TASKER_FUNCTION(claim_records_batch)
     claim.token = reserve_record_id(claim.parent);
     claim.due = core::record_id_ceiling(pg::unix_us_of_timestamp(claim.now));
     claim.result = &result;
+    CommandCounterIncrement(); // what this very statement has added is seen, and not passed over
     run_claim(claim);
     CommandCounterIncrement();
     return 0;
