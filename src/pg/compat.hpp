@@ -100,3 +100,13 @@ static inline bool tasker_is_owner(Oid class_id, Oid object, Oid role)
                                           : pg_extension_ownercheck(object, role);
 #endif
 }
+
+// The number of this backend's current transaction, which it has also without a transaction id.
+static inline LocalTransactionId tasker_local_transaction_id(void)
+{
+#if PG_VERSION_NUM >= 170000
+    return MyProc->vxid.lxid;
+#else
+    return MyProc->lxid;
+#endif
+}

@@ -6,6 +6,7 @@
 #include "pg/function.hpp"
 #include "queue/enqueue.hpp"
 #include "queue/lookup.hpp"
+#include "queue/seal.hpp"
 
 namespace tasker::queue {
 namespace {
@@ -67,6 +68,7 @@ TASKER_FUNCTION(account_record_change)
     TriggerData *trigger = trigger_data(args.call(), "account_record_change");
     const Oid parent = queue_parent();
     Relation partition = trigger->tg_relation;
+    unseal(RelationGetRelid(partition));
 
     // tg_trigslot holds OLD and tg_newslot NEW for an update; an insert or delete has its row in tg_trigslot.
     if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event)) {

@@ -80,6 +80,8 @@ void apply_commit(const Effect &effect, bool track, int64_t due)
         lane->earliest_claim = std::min(lane->earliest_claim, effect.earliest_claim);
         lane->expiry_since = std::min(lane->expiry_since, effect.earliest_expiry);
         lane->claim_since = std::min(lane->claim_since, effect.earliest_claim);
+        lane->latest_held = std::max(lane->latest_held, effect.latest_held);
+        lane->held_since = std::max(lane->held_since, effect.latest_held);
     }
     wake_for(effect, effect.lower_on_commit, due);
     LWLockRelease(&flow->lock);

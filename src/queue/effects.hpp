@@ -34,6 +34,7 @@ struct Effect
     int64_t lower_done_on_commit; // the done floor alone
     int64_t own_floor; // lower_on_commit, as far as this transaction's own claims have not scanned it
     int64_t latest_position;
+    int64_t latest_held;
     TimestampTz earliest_expiry;
     TimestampTz earliest_claim;
     int64_t reserved; // of flow->reserved, given back at any end
@@ -52,12 +53,17 @@ struct Effect
     }
     void became_pending(int64_t position) { became_pending(position, position, 1); }
     // A record in processing stands at `position` that was not live before.
-    void lower_done(int64_t position) { lower_done_on_commit = std::min(lower_done_on_commit, position); }
+    void lower_done(int64_t position)
+    {
+        lower_done_on_commit = std::min(lower_done_on_commit, position);
+        latest_held = std::max(latest_held, position);
+    }
     // A pending record was taken, to be claimed or cancelled.
     void took_pending(int64_t position)
     {
         count(core::RecordStatus::pending, -1);
         lower_on_abort = std::min(lower_on_abort, position);
+        latest_held = std::max(latest_held, position);
     }
     void became_processing(TimestampTz claimed_at, TimestampTz expires_at)
     {

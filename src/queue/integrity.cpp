@@ -46,6 +46,23 @@ pg::Statement broken_keys("select pg_catalog.format('dedup key \"%s\"', d.dedup_
                           "join tasker.queue_record r on r.id = d.record_id where r.flow_id <> d.flow_id",
                           {});
 
+// Seals against their partitions.
+pg::Statement broken_seals(
+    "with marks as (select partition from tasker.sealed_partition where flow_id = 0), "
+    "t as (select r.tableoid as partition, r.flow_id, r.priority::int, "
+    "    count(*) filter (where status = 'c') completed, count(*) filter (where status = 'f') failed, "
+    "    count(*) filter (where status = 'x') cancelled, count(*) filter (where status in ('p', 'r')) live "
+    "  from tasker.queue_record r where r.tableoid in (select partition from marks) group by 1, 2, 3), "
+    "s as (select * from tasker.sealed_partition where flow_id <> 0) "
+    "select pg_catalog.format('seal of %s', partition::regclass), "
+    "  pg_catalog.format('it does not say what flow %s at priority %s has there', flow_id, priority) "
+    "from t full join s using (partition, flow_id, priority) "
+    "where (t.completed, t.failed, t.cancelled, t.live) is distinct from (s.completed, s.failed, "
+    "s.cancelled, 0) "
+    "  and coalesce(t.completed, 0) + coalesce(t.failed, 0) + coalesce(t.cancelled, 0) + coalesce(t.live, 0) "
+    "    + coalesce(s.completed, 0) + coalesce(s.failed, 0) + coalesce(s.cancelled, 0) > 0",
+    {});
+
 // Lanes against the table: counts, and floors above what they must not hide.
 pg::Statement broken_lanes(
     "with t as (select f.flow_name, r.priority::int, r.tableoid::regclass as partition, "
@@ -83,6 +100,7 @@ TASKER_FUNCTION(check_queue_integrity)
     report_rows(result, spi.run(broken_rules));
     report_rows(result, spi.run(double_ids));
     report_rows(result, spi.run(broken_keys));
+    report_rows(result, spi.run(broken_seals));
     if (lanes)
         report_rows(result, spi.run(broken_lanes));
     return 0;

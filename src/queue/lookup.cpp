@@ -2,6 +2,7 @@
 
 #include "partition/directory.hpp"
 #include "pg/error.hpp"
+#include "queue/seal.hpp"
 
 namespace tasker::queue {
 namespace {
@@ -55,6 +56,8 @@ Partition *open_partition_of(Oid parent, int64_t id, bool revive)
     Partition *opened = open_partition(relid);
     if (opened == nullptr)
         unknown_record(id);
+    if (revive)
+        unseal(relid);
     return opened;
 }
 
@@ -115,6 +118,7 @@ int32_t change_records(Oid parent, std::span<const Target> targets, Decide decid
     Partition *partition = nullptr;
     int32_t changed = 0;
 
+    CommandCounterIncrement(); // what this very statement has added is seen
     for (const Target &target : targets) {
         Oid relid = partition::find_partition(parent, target.id);
         if (partition != nullptr && partition->relid != relid) {

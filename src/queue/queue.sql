@@ -113,6 +113,25 @@ comment on column tasker.dedup_key.dedup_key is 'The key given to enqueue()';
 comment on column tasker.dedup_key.record_id is 'The record that holds it';
 comment on column tasker.dedup_key.expires_at is 'End of the window in which it stays in use even when the record is finished; null: no window';
 
+-- Not dumped: it names tables of this cluster, and is made again by the worker.
+create table tasker.sealed_partition (
+    partition oid not null,
+    flow_id   int not null,
+    priority  int not null,
+    completed bigint not null,
+    failed    bigint not null,
+    cancelled bigint not null,
+    primary key (partition, flow_id, priority)
+);
+comment on table tasker.sealed_partition is
+'Counts of past partitions of queue_record in which everything is finished: floors and statistics are rebuilt from them without reading the partition. Flow 0 marks the partition.';
+comment on column tasker.sealed_partition.partition is 'The partition''s oid';
+comment on column tasker.sealed_partition.flow_id is 'The flow, or 0 for the mark';
+comment on column tasker.sealed_partition.priority is 'The priority';
+comment on column tasker.sealed_partition.completed is 'Completed records';
+comment on column tasker.sealed_partition.failed is 'Failed records';
+comment on column tasker.sealed_partition.cancelled is 'Cancelled records';
+
 -- Flows
 
 create function tasker.create_flow(flow_name text, settings jsonb default '{}') returns int

@@ -12,6 +12,7 @@
 #include "queue/rebuild.hpp"
 
 #include "pg/function.hpp"
+#include "pg/memory.hpp"
 #include "pg/spi.hpp"
 #include "queue/effects.hpp"
 
@@ -30,6 +31,7 @@ struct Found
     int64_t highest_pending;
     TimestampTz earliest_expiry;
     TimestampTz earliest_claim;
+    int64_t highest_held = 0;
 };
 
 enum class Right
@@ -116,44 +118,136 @@ Snapshot begin_tracking(DatabaseState *database, bool first)
     return snapshot;
 }
 
-// One pass over the table, with everything that lanes keep.
-pg::Statement scan_table("select tableoid, flow_id, priority, status::text, count(*), "
-                         "coalesce(min(position), 0), coalesce(max(position), 0), "
-                         "coalesce(min(lease_expires_at), 'infinity'), coalesce(min(claimed_at), 'infinity') "
-                         "from tasker.queue_record group by 1, 2, 3, 4 order by 1, 2, 3",
-                         {});
+// The counts of one lane and status, from a partition or from its seal.
+struct Count
+{
+    RecordStatus status;
+    int64_t records;
+    int64_t lowest_position;
+    int64_t highest_position;
+    TimestampTz earliest_expiry;
+    TimestampTz earliest_claim;
+};
 
+// What has been found so far.
+struct Findings
+{
+    Oid parent;
+    Found *lanes;
+    size_t count;
+    size_t capacity;
+};
+
+Found *finding_of(Findings &findings, int32_t flow_id, int priority, Oid partition)
+{
+    Lane *lane = acquire_lane(findings.parent, flow_id, priority, partition);
+    if (lane == nullptr)
+        return nullptr; // no room: the database goes over to work without lanes
+    if (findings.count > 0 && findings.lanes[findings.count - 1].lane == lane)
+        return &findings.lanes[findings.count - 1];
+    if (findings.count == findings.capacity)
+        findings.lanes =
+            static_cast<Found *>(repalloc_huge(findings.lanes, sizeof(Found) * (findings.capacity *= 2)));
+    Found &fresh = findings.lanes[findings.count++];
+    fresh = Found{lane, {}, core::kNothing, core::kNothing, 0, PG_INT64_MAX, PG_INT64_MAX};
+    return &fresh;
+}
+
+void add_count(Found &found, const Count &count)
+{
+    const int index = core::status_index(count.status);
+    if (index < 0)
+        return; // the table's check constraint knows no other
+    found.counts[index] += count.records;
+    if (core::is_terminal(count.status))
+        return;
+    found.lowest_live = std::min(found.lowest_live, count.lowest_position);
+    if (count.status == RecordStatus::pending) {
+        found.lowest_pending = count.lowest_position;
+        found.highest_pending = count.highest_position;
+    } else {
+        found.earliest_expiry = count.earliest_expiry;
+        found.earliest_claim = count.earliest_claim;
+        found.highest_held = count.highest_position;
+    }
+}
+
+// Counts one partition; false when there is no room for its lanes.
+bool count_partition(Findings &findings, Oid partition, Snapshot snapshot)
+{
+    const char *sql = psprintf("select flow_id, priority::int, status::text, count(*), "
+                               "min(position), max(position), coalesce(min(lease_expires_at), 'infinity'), "
+                               "coalesce(min(claimed_at), 'infinity') from %s group by 1, 2, 3 order by 1, 2",
+                               quote_qualified_identifier(get_namespace_name(get_rel_namespace(partition)),
+                                                          get_rel_name(partition)));
+    pg::Spi spi;
+    pg::Rows rows = spi.read_text_under(sql, snapshot);
+    for (uint64 i = 0; i < rows.count(); i++) {
+        Found *found =
+            pg::pg_call([&] { return finding_of(findings, rows.i32(i, 1), rows.i32(i, 2), partition); });
+        if (found == nullptr)
+            return false;
+        add_count(*found, {static_cast<RecordStatus>(rows.text(i, 3)[0]), rows.i64(i, 4), rows.i64(i, 5),
+                           rows.i64(i, 6), DatumGetTimestampTz(rows.datum(i, 7)),
+                           DatumGetTimestampTz(rows.datum(i, 8))});
+    }
+    return true;
+}
+
+// The counts of sealed partitions, which are not read; `sealed` gets their oids.
+bool count_seals(Findings &findings, Snapshot snapshot, pg::Vector<Oid> &sealed)
+{
+    static pg::Statement seals("select partition, flow_id, priority, completed, failed, cancelled "
+                               "from tasker.sealed_partition order by 1, 2, 3",
+                               {});
+    pg::Spi spi;
+    pg::Rows rows = spi.read_under(seals, snapshot);
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const Oid partition = rows.oid(i, 1);
+        if (sealed.empty() || sealed.back() != partition)
+            sealed.push_back(partition);
+        if (rows.i32(i, 2) == 0)
+            continue; // the mark
+        Found *found =
+            pg::pg_call([&] { return finding_of(findings, rows.i32(i, 2), rows.i32(i, 3), partition); });
+        if (found == nullptr)
+            return false;
+        add_count(*found, {RecordStatus::completed, rows.i64(i, 4), 0, 0, 0, 0});
+        add_count(*found, {RecordStatus::failed, rows.i64(i, 5), 0, 0, 0, 0});
+        add_count(*found, {RecordStatus::cancelled, rows.i64(i, 6), 0, 0, 0, 0});
+    }
+    return true;
+}
+
+// The partitions of the table, locked so that none is dropped meanwhile.
+void lock_partitions(Oid parent, pg::Vector<Oid> &partitions)
+{
+    List *children = pg::pg_call([&] { return find_inheritance_children(parent, AccessShareLock); });
+    ListCell *cell;
+    foreach (cell, children)
+        partitions.push_back(lfirst_oid(cell));
+}
+
+// Everything that lanes keep, as the snapshot sees it: seals, and the partitions that have none.
 std::span<Found> scan_lanes(Oid parent, Snapshot snapshot)
 {
-    pg::Spi spi;
-    pg::Rows rows = spi.read_under(scan_table, snapshot);
-    auto *found = static_cast<Found *>(
-        MemoryContextAllocHuge(TopTransactionContext, sizeof(Found) * std::max<uint64>(rows.count(), 1)));
-    size_t count = 0;
-    for (uint64 i = 0; i < rows.count(); i++) {
-        Lane *lane = acquire_lane(parent, rows.i32(i, 2), DatumGetInt16(rows.datum(i, 3)), rows.oid(i, 1));
-        if (lane == nullptr)
-            return {}; // no room: the database has gone over to work without lanes
-        if (count == 0 || found[count - 1].lane != lane)
-            found[count++] = Found{lane, {}, core::kNothing, core::kNothing, 0, PG_INT64_MAX, PG_INT64_MAX};
-        Found &entry = found[count - 1];
-        const auto status = static_cast<RecordStatus>(rows.text(i, 4)[0]);
-        const int index = core::status_index(status);
-        if (index < 0)
-            continue; // the table's check constraint knows no other
-        entry.counts[index] += rows.i64(i, 5);
-        if (core::is_terminal(status))
+    Findings findings{parent, nullptr, 0, 256};
+    findings.lanes = static_cast<Found *>(
+        MemoryContextAllocHuge(TopTransactionContext, sizeof(Found) * findings.capacity));
+    pg::ContextResource memory;
+    pg::Vector<Oid> partitions{&memory};
+    pg::Vector<Oid> sealed{&memory};
+
+    lock_partitions(parent, partitions);
+    if (!count_seals(findings, snapshot, sealed))
+        return {};
+    for (Oid partition : partitions) {
+        if (std::binary_search(sealed.begin(), sealed.end(), partition))
             continue;
-        entry.lowest_live = std::min(entry.lowest_live, rows.i64(i, 6));
-        if (status == RecordStatus::pending) {
-            entry.lowest_pending = rows.i64(i, 6);
-            entry.highest_pending = rows.i64(i, 7);
-        } else {
-            entry.earliest_expiry = DatumGetTimestampTz(rows.datum(i, 8));
-            entry.earliest_claim = DatumGetTimestampTz(rows.datum(i, 9));
-        }
+        if (!count_partition(findings, partition, snapshot))
+            return {};
     }
-    return {found, count};
+    return {findings.lanes, findings.count};
 }
 
 void finish_lane(Lane *lane, const Found &found, bool first)
@@ -169,6 +263,7 @@ void finish_lane(Lane *lane, const Found &found, bool first)
         lane->done.lower(found.lowest_live);
     }
     lane->latest_position = std::max(lane->latest_position, found.highest_pending);
+    lane->latest_held = std::max(lane->latest_held, found.highest_held);
     lane->earliest_expiry = std::min(lane->earliest_expiry, found.earliest_expiry);
     lane->earliest_claim = std::min(lane->earliest_claim, found.earliest_claim);
 }

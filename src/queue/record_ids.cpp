@@ -40,7 +40,8 @@ void reserve_record_ids(Oid parent, std::span<int64_t> ids)
     if (database_state(parent) != nullptr) {
         int64_t first = shared_state()->ids.reserve(static_cast<int64_t>(ids.size()), now_us());
         if (first == core::kNoRecordId)
-            ereport(ERROR, errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED), errmsg("no record ids are left"),
+            ereport(ERROR, errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+                    errmsg("no record ids are left"),
                     errdetail("Ids end in the year 2248, and the clock or an id in the table is there."));
         for (int64_t &id : ids)
             id = first++;

@@ -9,9 +9,9 @@
 //     committing backend has run its transaction callback. A backend runs it before it answers its client.
 //  2. For every committed record that is pending or processing: position >= lane.done.value, likewise.
 //  3. counts[s] is the number of committed records of status s, at the same moment.
-//  4. earliest_expiry and earliest_claim are lower bounds over the records in processing; latest_position is
-//  an
-//     upper bound over the positions of pending ones.
+//  4. earliest_expiry and earliest_claim are lower bounds over the records in processing, latest_held is an
+//     upper bound over their positions: what is given back lowers the claim floor below them. latest_position
+//     is an upper bound over the positions of pending ones.
 // Who may break them, and what keeps them: effects.hpp.
 //
 // LOCKS, in the order in which they are taken
@@ -66,6 +66,8 @@ struct Lane
     TimestampTz expiry_since; // what lowered the bounds since the running sweep began
     TimestampTz claim_since;
     int64_t latest_position;
+    int64_t latest_held;
+    int64_t held_since; // likewise what raised it
 
     int64_t count(core::RecordStatus s) const { return counts[core::status_index(s)]; }
 };

@@ -1,7 +1,8 @@
 // Looking over the live window: ended leases, and floors that nobody could lower.
 //
-// The live window of a lane lies between its done floor and its claim floor: what is claimed and not yet
-// finished. Below the done floor everything is finished, from the claim floor on nothing is in processing.
+// The live window of a lane holds what is claimed and not yet finished. Below the done floor everything is
+// finished. Above the claim floor, and above the bound of what is in processing where a record given back has
+// lowered the floor below others, nothing has been claimed.
 //
 // ORPHANS. A record whose lease has ended, or whose claim is older than asked, has lost an attempt: it goes
 // back to pending, or to the dead letters. The lane's lower bounds of lease ends and claim times tell without
@@ -40,6 +41,7 @@ struct Search
     TimestampTz now;
     TimestampTz claimed_before; // claims older than this are orphans
     bool orphans;               // give back ended leases
+    int64_t claim_floor;        // of the lane: a pending record from here on is found by claims
     int64_t recovered;
     int64_t lowered;
 };
@@ -49,6 +51,7 @@ struct Seen
 {
     TimestampTz earliest_expiry = PG_INT64_MAX;
     TimestampTz earliest_claim = PG_INT64_MAX;
+    int64_t latest_held = 0;
     int64_t first_live = core::kNothing;
     int64_t first_pending = core::kNothing;
 };
@@ -108,7 +111,7 @@ void look_at(Partition *partition, Search &search, Seen &seen)
         return;
     seen.first_live = std::min(seen.first_live, head.position);
     if (head.status == RecordStatus::pending) {
-        if (!is_being_changed(partition))
+        if (head.position < search.claim_floor && !is_being_changed(partition))
             seen.first_pending = std::min(seen.first_pending, head.position);
         return;
     }
@@ -117,6 +120,7 @@ void look_at(Partition *partition, Search &search, Seen &seen)
         give_back(partition, head, search);
     seen.earliest_expiry = std::min(seen.earliest_expiry, head.lease_expires_at);
     seen.earliest_claim = std::min(seen.earliest_claim, head.claimed_at);
+    seen.latest_held = std::max(seen.latest_held, head.position);
 }
 
 // The whole window of a lane, from `from` up to `to`.
@@ -148,9 +152,11 @@ void look_over_lane(const LaneRef &ref, Search &search)
     FlowState *flow = lane->flow;
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
     const int64_t from = lane->done.begin_scan();
-    const int64_t to = lane->claim.value;
+    search.claim_floor = lane->claim.value;
+    const int64_t to = std::max(search.claim_floor, core::saturating_add(lane->latest_held, 1));
     lane->expiry_since = PG_INT64_MAX;
     lane->claim_since = PG_INT64_MAX;
+    lane->held_since = 0;
     LWLockRelease(&flow->lock);
 
     PushActiveSnapshot(GetLatestSnapshot());
@@ -161,6 +167,7 @@ void look_over_lane(const LaneRef &ref, Search &search)
     lane->done.end_scan(seen.first_live);
     lane->earliest_expiry = std::min(lane->expiry_since, seen.earliest_expiry);
     lane->earliest_claim = std::min(lane->claim_since, seen.earliest_claim);
+    lane->latest_held = std::max(lane->held_since, seen.latest_held);
     if (seen.first_pending < lane->claim.value) {
         lane->claim.lower(seen.first_pending);
         wake_waiters(flow, 1);

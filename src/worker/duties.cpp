@@ -2,6 +2,7 @@
 
 #include "pg/settings.hpp"
 #include "queue/duties.hpp"
+#include "queue/seal.hpp"
 #include "worker/shared.hpp"
 
 namespace tasker::worker {
@@ -54,6 +55,11 @@ void recover_leases(Steps &steps)
     repeat(steps, [] { return queue::recover_leases(); });
 }
 
+void seal(Steps &steps)
+{
+    steps.transaction([] { queue::seal_partitions(); });
+}
+
 void expire_dedup_keys(Steps &steps)
 {
     repeat(steps, [] { return queue::expire_dedup_keys(); });
@@ -94,6 +100,8 @@ constexpr Duty kDuties[] = {
      retire},
     {"analyze", "analyzes partitioned parents whose rows have changed", every_minute, kHourMs, true, false,
      false, analyze},
+    {"seal", "keeps the counts of finished partitions for the next rebuild", every_minute, kMinuteMs, false,
+     false, false, seal},
     {"expire_dedup_keys", "removes deduplication keys that are no longer in use", every_minute, kMinuteMs,
      false, false, false, expire_dedup_keys},
 };

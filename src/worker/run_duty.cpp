@@ -92,6 +92,12 @@ TASKER_FUNCTION(run_duty)
     return args.null();
 }
 
+TASKER_FUNCTION(request_duty)
+{
+    const Duty &duty = duty_named(args.text(0, "name"));
+    return args.result(request_duty(duty.name));
+}
+
 TASKER_FUNCTION(start)
 {
     if (worker_is_meant_to_run()) {
