@@ -201,11 +201,14 @@ void add_result(pg::ResultSet &result, const FlowStatus &flow)
     int64_t total = 0;
     for (int64_t c : flow.counts)
         total += c;
+    // Counted in the table a moment after the statistics were read.
+    const int64_t scheduled =
+        std::clamp<int64_t>(flow.scheduled, 0, std::max<int64_t>(count(RecordStatus::pending), 0));
     const bool due = flow.first_due != core::kNothing;
     Datum values[9] = {
         flow.name,
-        Int64GetDatum(count(RecordStatus::pending) - flow.scheduled),
-        Int64GetDatum(flow.scheduled),
+        Int64GetDatum(count(RecordStatus::pending) - scheduled),
+        Int64GetDatum(scheduled),
         Int64GetDatum(count(RecordStatus::processing)),
         Int64GetDatum(count(RecordStatus::completed)),
         Int64GetDatum(count(RecordStatus::failed)),
