@@ -79,12 +79,21 @@ TASKER_FUNCTION(border_lock_is_free)
     return args.result(true);
 }
 
-// An error while a lock is held by a scope. `kind` as in border_throw.
+// An error while a lock is held by a scope. When it has unwound, before any rollback, the counter must be
+// right: below zero no cancel would be seen, above it neither.
 TASKER_FUNCTION(border_lock_and_throw)
 {
+    const std::string_view kind = args.text(0, "kind");
     Holder holder(10);
-    pg::LockScope lock(some_lock(), LW_EXCLUSIVE);
-    throw_kind(args.text(0, "kind"));
+    try {
+        pg::LockScope lock(some_lock(), LW_EXCLUSIVE);
+        throw_kind(kind);
+    } catch (...) {
+        if (InterruptHoldoffCount != 0)
+            throw pg::Error(ERRCODE_INTERNAL_ERROR, "interrupts are held off %u times",
+                            InterruptHoldoffCount);
+        throw;
+    }
 }
 
 // The same, swallowed: lock and counter must be right when the code goes on.
