@@ -107,12 +107,18 @@ def run_benchmarks(ctx, benchmarks):
     return failed
 
 
+def load_average():
+    """Whether somebody else was at work on the machine; at the end our own load is in it."""
+    return ", ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
 def measure(asked, plane, options, out, work):
     """Start the server, admit the contestants, run; return the report and the number of failures."""
     report = Report(asked.plane, plane.SUBJECT, {})
     with make_server(asked, plane) as server:
         ctx = Context(server, options, report, out, work)
         report.environment = database.describe(server)
+        report.environment["load average at start"] = load_average()
         report.options = {"options": json.dumps(vars(options))}
         for name, value in {**report.environment, **report.options}.items():
             ctx.say(f"{name}: {value}")
@@ -121,6 +127,7 @@ def measure(asked, plane, options, out, work):
             ctx.admit(contestant)
         try:
             failed = run_benchmarks(ctx, chosen_benchmarks(asked, plane))
+            report.environment["load average at end"] = load_average()
         finally:
             if asked.socket:
                 for contestant in ctx.contestants.values():

@@ -25,6 +25,11 @@ def drop_database(server, dbname):
         conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(dbname)))
 
 
+def exists(server, dbname):
+    with connect(server) as conn:
+        return conn.execute("select 1 from pg_database where datname = %s", [dbname]).fetchone() is not None
+
+
 def create_database(server, dbname, template=None):
     """(Re)create a database, empty or as a copy of another one (by file copy: quick, and the same for all)."""
     drop_database(server, dbname)

@@ -93,7 +93,9 @@ def _load_tasker(ctx, _contestant, big):
     with database.connect(ctx.server, big.dbname) as conn:
         for number in range(big.flows):
             conn.execute("select tasker.create_flow(%s, '{\"retention\": \"365 days\"}')", [flow_name(number)])
-        conn.execute("select tasker.cancel_records(array[tasker.enqueue(%s, '{}'::jsonb)])", [flow_name(0)])
+        # The first record opens the set and makes today's partition, after whose shape the past ones are made.
+        first = conn.execute("select tasker.enqueue(%s, '{}'::jsonb)", [flow_name(0)]).fetchone()[0]
+        conn.execute("select tasker.cancel_records(array[%s::bigint])", [first])
         if big.finished:
             _load_finished(ctx, conn, big)
         for _ in range((PENDING_PER_FLOW + IN_FLIGHT_PER_FLOW) // ARRAY):
@@ -110,7 +112,6 @@ def _load_tasker(ctx, _contestant, big):
 
 def _load_finished(ctx, conn, big):
     """Partitions for the past days, shaped like the one of today, each with its share of completed records."""
-    # Oids of flows are found by name: the benchmark does not guess how they are given out.
     share = big.finished // DAYS
     for day in range(DAYS, 0, -1):
         name = _make_past_partition(conn, day)

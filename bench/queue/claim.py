@@ -4,6 +4,11 @@ from bench.lib import figures, pgbench
 from bench.lib.report import Bar, Row
 
 BACKLOG = 500_000
+LEAST_BACKLOG = 100_000
+
+# A run ends before it has eaten more than this share of its backlog.
+SHARE = 0.85
+
 PEERS = ["pgboss", "graphile"]
 
 # "No slower than with 4 clients": runs of a few seconds differ by this much by themselves.
@@ -15,31 +20,30 @@ class ClaimRuns:
 
     def __init__(self, ctx):
         self.ctx = ctx
-        self.backlog = ctx.scaled(BACKLOG, 20_000)
+        self.backlog = ctx.scaled(BACKLOG, LEAST_BACKLOG)
         self.rates = {}
         self.last = {}
 
-    def seconds(self, contestant, batch, clients):
-        """How long a run may last: what was asked for, or until most of the backlog is gone."""
-        rate = self.rates.get((contestant.name, batch, clients))
-        if rate is None:
-            return 1
-        return max(1, min(self.ctx.options.seconds, int(0.85 * self.backlog / rate)))
-
     def run(self, contestant, batch, clients, synchronous_commit="off"):
         """One run; returns records per second and keeps the latencies of its transactions."""
-        key = (contestant.name, batch, clients)
-        if key not in self.rates and self.ctx.options.seconds > 1:
-            self.rates[key] = self._measured(contestant, batch, clients, 1, synchronous_commit)
-        seconds = self.seconds(contestant, batch, clients)
-        self.rates[key] = self._measured(contestant, batch, clients, seconds, synchronous_commit)
+        key = (contestant.name, batch, clients, synchronous_commit)
+        if key not in self.rates:
+            # A first look at a small share of the backlog tells how long a run may last.
+            share = max(2, int(0.02 * self.backlog / batch / clients))
+            self.rates[key] = self._measured(contestant, batch, clients, synchronous_commit, transactions=share)
+        most = SHARE * self.backlog
+        if self.rates[key] * self.ctx.options.seconds <= most:
+            length = {"seconds": self.ctx.options.seconds}
+        else:
+            length = {"transactions": max(1, int(most / batch / clients))}
+        self.rates[key] = self._measured(contestant, batch, clients, synchronous_commit, **length)
         return self.rates[key]
 
-    def _measured(self, contestant, batch, clients, seconds, synchronous_commit):
+    def _measured(self, contestant, batch, clients, synchronous_commit, **length):
         contestant.reset(self.backlog)
         outcome = pgbench.run(self.ctx.server, contestant.dbname, contestant.pgbench_script("claim", "complete"),
-                              clients=clients, seconds=seconds, defines=contestant.defines(batch=batch),
-                              synchronous_commit=synchronous_commit, log=True)
+                              clients=clients, defines=contestant.defines(batch=batch),
+                              synchronous_commit=synchronous_commit, log=True, **length)
         left = contestant.pending()
         if left == 0:
             self.ctx.say(f"{contestant.label} emptied the backlog before the run ended: the figure is too low")
@@ -87,5 +91,24 @@ def _many_clients(ctx, runs, able, few):
     few_rate, many_rate = few.value(subject), rate.value(subject)
     rate.bars.append(Bar(f"× its rate with {ctx.options.clients} clients (noise {NOISE})",
                          many_rate / few_rate if few_rate and many_rate else None, ">=", NOISE))
+    _paced(ctx, runs, able)
     spread = [high / low for high, low in zip(tails.get(subject, []), middles.get(subject, []))]
     tail.bars.append(Bar("p99 / p50", figures.median(spread) if spread else None, "<=", 3.0))
+
+
+def _paced(ctx, runs, able):
+    """The same 16 clients at half the rate that they reached: latencies without the queue for the processor,
+    counted from the time at which each transaction was due."""
+    middles, tails = {}, {}
+    for contestant in able:
+        contestant.reset(runs.backlog)
+        rate = runs.rates[(contestant.name, 10, 16, "off")] / 10 / 2
+        outcome = pgbench.run(ctx.server, contestant.dbname, contestant.pgbench_script("claim", "complete"),
+                              clients=16, seconds=ctx.options.seconds, rate=f"{max(1.0, rate):.1f}",
+                              defines=contestant.defines(batch=10), log=True)
+        middles[contestant.name] = [figures.percentile(outcome.latencies, 50)]
+        tails[contestant.name] = [figures.percentile(outcome.latencies, 99)]
+        ctx.say(f"claim_complete, 16 clients at half their rate, {contestant.label}: "
+                f"p50 {middles[contestant.name][0]:.2f} ms, p99 {tails[contestant.name][0]:.2f} ms")
+    ctx.report.add(Row("claim_complete", "batch 10, 16 clients, half rate, p50", "ms", middles))
+    ctx.report.add(Row("claim_complete", "batch 10, 16 clients, half rate, p99", "ms", tails))

@@ -127,6 +127,16 @@ class Tasker(QueueContestant):
         if not known:
             raise Unavailable(f"extension tasker is not installed in {cluster.share_dir(self.server.bindir)}")
 
+    def fresh(self, dbname=None):
+        """An empty queue. The database stays and the extension is made anew: what each database takes of shared
+        memory is given back when the extension goes, and a run needs many empty queues."""
+        dbname = dbname or self.dbname
+        if not database.exists(self.server, dbname):
+            database.create_database(self.server, dbname)
+        with database.connect(self.server, dbname) as conn:
+            conn.execute("drop extension if exists tasker cascade")
+        self.create(dbname)
+
     def create(self, dbname):
         with database.connect(self.server, dbname) as conn:
             conn.execute("create extension tasker")

@@ -39,11 +39,27 @@ async def _worker(conn, number, woken):
             await woken.put((number, returned))
 
 
+async def _end_waits(tasks, connections):
+    """Cancel the waits in the server: a session whose client just goes away would wait on to its timeout, and
+    take the next probe's wake-up."""
+    while not all(task.done() for task in tasks):
+        for conn in connections:
+            conn.cancel()
+        await asyncio.wait(tasks, timeout=0.5)
+    for conn in connections:
+        await conn.close()
+    for task in tasks:
+        failure = task.exception()
+        if failure is not None and not isinstance(failure, psycopg.errors.QueryCanceled):
+            raise failure
+
+
 async def _probe(server, dbname, waiters, probes):
     """Latencies in ms: from before the enqueue is sent to the return of its flow's waiter. The enqueue's own
     round trip is inside, so that the figure is never too good."""
     async def connect():
-        return await psycopg.AsyncConnection.connect(server.dsn(dbname), autocommit=True, prepare_threshold=0)
+        return await psycopg.AsyncConnection.connect(server.dsn(dbname), autocommit=True, prepare_threshold=0,
+                                                     options="-c synchronous_commit=off")
     producer = await connect()
     connections = [await connect() for _ in range(waiters)]
     woken = asyncio.Queue()
@@ -61,11 +77,8 @@ async def _probe(server, dbname, waiters, probes):
             latencies.append((returned - sent) * 1000.0)
             await asyncio.sleep(PAUSE)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        for conn in [producer, *connections]:
-            await conn.close()
+        await _end_waits(workers, connections)
+        await producer.close()
     return latencies
 
 
@@ -88,11 +101,7 @@ async def _idle_cost(server, dbname, waiters, seconds):
         await asyncio.sleep(seconds)
         used, passed = sum(_cpu_seconds(pid) for pid in pids) - before, time.monotonic() - began
     finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-        for conn in connections:
-            await conn.close()
+        await _end_waits(waits, connections)
     return used / passed
 
 
