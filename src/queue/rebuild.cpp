@@ -223,7 +223,7 @@ bool count_seals(Findings &findings, Snapshot snapshot, pg::Vector<Oid> &sealed)
 void lock_partitions(Oid parent, pg::Vector<Oid> &partitions)
 {
     List *children = pg::pg_call([&] { return find_inheritance_children(parent, AccessShareLock); });
-    ListCell *cell;
+    ListCell *cell = nullptr;
     foreach (cell, children)
         partitions.push_back(lfirst_oid(cell));
 }

@@ -3,6 +3,8 @@
 namespace tasker::queue {
 namespace {
 
+constexpr int kRowsWithoutFreeSpaceMap = 50;
+
 bool is_id_index(Form_pg_index index)
 {
     return index->indisunique && index->indnkeyatts == 1 && index->indkey.values[0] == kId;
@@ -32,7 +34,7 @@ void open_indexes(Partition *partition)
 {
     bool ours = true;
     List *indexes = RelationGetIndexList(partition->heap);
-    ListCell *cell;
+    ListCell *cell = nullptr;
     foreach (cell, indexes) {
         Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
         if (!adopt_index(partition, index)) {
@@ -194,7 +196,10 @@ void insert_records(Partition *partition, const Change *rows, int count, Command
         slots[i]->tts_tableOid = partition->relid;
         ExecStoreHeapTuple(form_row(partition, rows[i]), slots[i], true);
     }
-    table_multi_insert(partition->heap, slots, count, command, 0, nullptr);
+    // The table only grows: what the free space map could offer is not worth asking for at every page. For a
+    // few rows it is, or each new session would begin a page of its own.
+    const int options = count >= kRowsWithoutFreeSpaceMap ? TABLE_INSERT_SKIP_FSM : 0;
+    table_multi_insert(partition->heap, slots, count, command, options, nullptr);
     insert_index_entries(partition, {slots, static_cast<size_t>(count)}, false, false);
     for (int i = 0; i < count; i++)
         ExecDropSingleTupleTableSlot(slots[i]);

@@ -48,7 +48,8 @@ void initialize_area(void *memory)
     LWLockInitialize(&state->directory, pg::lwlock_tranche());
     for (int i = 0; i < state->database_count; i++) {
         DatabaseState &database = state->databases[i];
-        database.snapshot_xip = reinterpret_cast<TransactionId *>(next) + i * snapshot_slots();
+        database.snapshot_xip =
+            reinterpret_cast<TransactionId *>(next) + static_cast<ptrdiff_t>(i) * snapshot_slots();
         ConditionVariableInit(&database.built);
         LWLockInitialize(&database.apply, pg::lwlock_tranche());
     }

@@ -272,7 +272,7 @@ TASKER_FUNCTION(wait_for_records)
     const bool ready = wait_for_records(waiting);
 
     // A procedure with an inout argument returns a row.
-    TupleDesc descriptor;
+    TupleDesc descriptor = nullptr;
     if (get_call_result_type(args.call(), nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
     Datum value = BoolGetDatum(ready);
