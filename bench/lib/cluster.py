@@ -16,7 +16,7 @@ from bench.lib import process
 # What differs from a stock server. Everything else is the default, autovacuum included. Checkpoints are
 # rare so that none falls into a run of a few seconds by chance; benchmarks that want one ask for it.
 DEFAULT_SETTINGS = {
-    "shared_buffers": "1GB",
+    "shared_buffers": "2GB",
     "max_connections": "300",
     "max_wal_size": "8GB",
     "min_wal_size": "1GB",
