@@ -326,6 +326,7 @@ void return_unused(const Claim &claim, FlowState *flow, Effect &effect)
         const int64_t unused = std::min(effect.reserved, claim.wanted);
         flow->reserved -= unused;
         effect.reserved -= unused;
+        wake_for_room(flow, unused);
     }
     LWLockRelease(&flow->lock);
 }

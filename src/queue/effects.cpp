@@ -63,7 +63,6 @@ void apply_commit(const Effect &effect, bool track, int64_t due)
 {
     FlowState *flow = effect.flow;
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
-    flow->reserved -= effect.reserved;
     if (Lane *lane = effect.lane; lane != nullptr) {
         for (int i = 0; i < core::kStatusCount; i++) {
             lane->counts[i] += effect.delta[i];
@@ -87,11 +86,30 @@ void apply_commit(const Effect &effect, bool track, int64_t due)
     LWLockRelease(&flow->lock);
 }
 
+// Gives back what the effect has reserved of max_in_flight. At commit this comes after all counts: at no
+// moment does a record count neither as reserved nor as in processing. What the transaction has not left in
+// processing is room for others.
+void give_back_reserved(const Effect &effect, bool committed)
+{
+    FlowState *flow = effect.flow;
+    if (effect.reserved == 0)
+        return;
+    int64_t room = committed ? 0 : effect.reserved;
+    for (int i = 0; committed && i < effect_count; i++) {
+        if (effects[i].flow == flow)
+            room +=
+                effects[i].reserved - effects[i].delta[core::status_index(core::RecordStatus::processing)];
+    }
+    LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+    flow->reserved -= effect.reserved;
+    wake_for_room(flow, room);
+    LWLockRelease(&flow->lock);
+}
+
 void apply_abort(const Effect &effect, int64_t due)
 {
     FlowState *flow = effect.flow;
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
-    flow->reserved -= effect.reserved;
     if (effect.lane != nullptr && effect.lower_on_abort != core::kNothing) {
         effect.lane->claim.lower(effect.lower_on_abort);
         wake_for(effect, effect.lower_on_abort, due);
@@ -143,6 +161,8 @@ void commit_all()
     const bool track = database->rebuilding && !rebuild_sees(database, xid);
     for (int i = 0; i < effect_count; i++)
         apply_commit(effects[i], track, due);
+    for (int i = 0; i < effect_count; i++)
+        give_back_reserved(effects[i], true);
     LWLockRelease(&database->apply);
     for (int i = 0; i < effect_count; i++) {
         if (effects[i].invalidate)
@@ -156,6 +176,8 @@ void abort_all()
     const int64_t due = due_now();
     for (int i = 0; i < effect_count; i++)
         apply_abort(effects[i], due);
+    for (int i = 0; i < effect_count; i++)
+        give_back_reserved(effects[i], false);
     forget_all();
 }
 
@@ -220,6 +242,7 @@ void on_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransac
         if (effects[i].subtransaction == mine) {
             if (event == SUBXACT_EVENT_ABORT_SUB) {
                 apply_abort(effects[i], due);
+                give_back_reserved(effects[i], false);
                 continue;
             }
             effects[i].subtransaction = parent;

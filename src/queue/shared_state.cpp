@@ -312,6 +312,16 @@ void wake_waiters(FlowState *flow, int64_t count)
     }
 }
 
+void wake_for_room(FlowState *flow, int64_t count)
+{
+    for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next) {
+        if (lane->claim.value != core::kNothing) {
+            wake_waiters(flow, count);
+            return;
+        }
+    }
+}
+
 Oid queue_parent_or_invalid()
 {
     Oid schema = get_namespace_oid("tasker", true);

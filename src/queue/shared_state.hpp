@@ -157,6 +157,8 @@ void remove_lanes_of_partition(Oid partition);
 Waiter *own_waiter();
 // Wakes up to `count` waiters of the flow; flow->lock is held exclusively.
 void wake_waiters(FlowState *flow, int64_t count);
+// Likewise when the flow's limits have room for `count` records again, if there is any record for it.
+void wake_for_room(FlowState *flow, int64_t count);
 
 // The queue's partitioned table in this database; an error when the extension is not there.
 Oid queue_parent();
