@@ -204,21 +204,24 @@ void run_analyze_round(Steps &steps, Oid only, bool force)
     LockTimeoutScope timeout(patience_ms(0));
 
     steps.transaction([&] { add_due(steps, due, only, force); });
+    // What is due and not done has to be found by the next look, also when an error ends this round: a cancel
+    // passes through here.
+    const int64_t looked_at = std::exchange(last_look_total, due.empty() ? last_look_total : -1);
+    bool all_done = true;
     for (Oid parent : due) {
         SessionLock lane(parent, LockKind::lane);
         if (!lane.held()) {
-            last_look_total = -1;
+            all_done = false;
             continue;
         }
-        if (steps.should_stop()) {
-            last_look_total = -1;
+        if (steps.should_stop())
             return;
-        }
         bool done = false;
         steps.transaction([&] { done = isolate(steps, parent, kDuty, [&] { analyze_parent(parent); }); });
-        if (!done)
-            last_look_total = -1;
+        all_done = all_done && done;
     }
+    if (all_done)
+        last_look_total = looked_at;
 }
 
 } // namespace tasker::partition

@@ -25,10 +25,6 @@
 #include "pg/portal.hpp"
 #include "pg/spi.hpp"
 
-extern "C" {
-#include "storage/lock.h"
-}
-
 namespace tasker::partition {
 
 RetireRequest retire_request_hook = nullptr;
@@ -160,29 +156,33 @@ Standing standing_of(Oid parent, Oid partition)
             rows.boolean(0, 5)};
 }
 
-// Transactions that a DETACH CONCURRENTLY of now would wait for.
-int users_of(Oid parent)
+// Transactions that a DETACH CONCURRENTLY would wait for, and that have lasted longer than it would: short
+// ones come and go on any busy table. A prepared transaction has no age and counts.
+int64_t lasting_users_of(Oid parent)
 {
-    return pg::pg_call([&] {
-        LOCKTAG tag;
-        int count = 0;
-        SET_LOCKTAG_RELATION(tag, MyDatabaseId, parent);
-        (void)GetLockConflicts(&tag, AccessExclusiveLock, &count);
-        return count;
-    });
+    static pg::Statement query(
+        "select pg_catalog.count(distinct l.virtualtransaction) from pg_catalog.pg_locks l "
+        "left join pg_catalog.pg_stat_activity a on a.pid = l.pid "
+        "where l.locktype = 'relation' and l.relation = $1 and l.granted and "
+        "l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) "
+        "and l.pid is distinct from pg_catalog.pg_backend_pid() and (a.pid is null or "
+        "a.xact_start < pg_catalog.clock_timestamp() - $2 * interval '1 millisecond')",
+        {OIDOID, INT4OID});
+    pg::Spi spi;
+    return spi.run(query, {parent, static_cast<int32_t>(patience_ms(0))}).i64(0, 1);
 }
 
-// A detach that cannot end at once becomes pending, and a pending one waits for every snapshot in the
-// database instead of for the users of this parent only. So at first it is rather not begun.
+// A detach that cannot end soon becomes pending, and a pending one waits for every snapshot in the database
+// instead of for the users of this parent only. So at first it is rather not begun.
 bool gives_way(const SetWork &set, const DuePartition &due)
 {
     if (due.failures >= kPoliteTries)
         return false;
-    const int users = users_of(set.config.parent);
+    const int64_t users = lasting_users_of(set.config.parent);
     if (users == 0)
         return false;
     book_failure(set.config.parent, due, pg::pg_call([&] {
-                     return psprintf("%d transactions are using \"%s\"", users,
+                     return psprintf(INT64_FORMAT " long transactions are using \"%s\"", users,
                                      NameStr(set.config.parent_name));
                  }));
     return true;
