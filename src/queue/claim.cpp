@@ -340,27 +340,27 @@ int64_t allowed_by_counting(const Claim &claim)
                                {INT4OID, TIMESTAMPTZOID});
     if (claim.flow.max_in_flight == 0 && claim.flow.rate_limit == 0)
         return claim.wanted;
+    // The time that a burst takes to gather: a second, longer where the rate is below one a second.
+    const double rate = claim.flow.rate_limit;
+    const double burst = core::TokenBucket::burst_of(rate);
+    const double window_us = rate > 0 ? std::min(burst / rate * USECS_PER_SEC, 1e15) : USECS_PER_SEC;
+    const TimestampTz since = claim.now - static_cast<int64_t>(window_us);
     pg::Spi spi;
-    pg::Rows rows = spi.read_latest(count, {claim.flow.flow_id, pg::Timestamp{claim.now - USECS_PER_SEC}});
+    pg::Rows rows = spi.read_latest(count, {claim.flow.flow_id, pg::Timestamp{since}});
     int64_t allowed = claim.wanted;
     if (claim.flow.max_in_flight > 0)
         allowed = std::clamp<int64_t>(claim.flow.max_in_flight - rows.i64(0, 1), 0, allowed);
-    if (claim.flow.rate_limit > 0)
-        allowed = std::clamp<int64_t>(
-            static_cast<int64_t>(core::TokenBucket::burst_of(claim.flow.rate_limit)) - rows.i64(0, 2), 0,
-            allowed);
+    if (rate > 0)
+        allowed = std::clamp<int64_t>(static_cast<int64_t>(burst) - rows.i64(0, 2), 0, allowed);
     return allowed;
 }
 
 void run_claim(Claim &claim)
 {
-    if (built_state(claim.parent) == nullptr) {
-        claim.wanted = allowed_by_counting(claim);
-        claim_from_partitions(claim);
-        return;
-    }
-    FlowState *flow = flow_state(claim.parent, claim.flow.flow_id);
+    FlowState *flow =
+        built_state(claim.parent) != nullptr ? flow_state(claim.parent, claim.flow.flow_id) : nullptr;
     if (flow == nullptr) {
+        claim.wanted = allowed_by_counting(claim);
         claim_from_partitions(claim);
         return;
     }
