@@ -146,7 +146,9 @@ TASKER_FUNCTION(partition_retention)
         const char *reason = refuse_retirement(relid, entry.lower, upper);
         return reason != nullptr ? args.result(std::string_view(reason)) : args.null();
     }
-    throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "relation %u is not a partition of tasker.queue_record", relid);
+    const char *name = get_rel_name(relid);
+    throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "relation \"%s\" is not a partition of tasker.queue_record",
+                    name != nullptr ? name : psprintf("%u", relid));
 }
 
 } // namespace tasker::queue
