@@ -79,12 +79,17 @@ bool has_keys(Oid partition)
     });
 }
 
+bool was_just_restored(const SetConfig &config)
+{
+    return config.adopted_at && GetCurrentTimestamp() - *config.adopted_at < kAdoptionUs;
+}
+
 // Why the partition must stay; null when it may go.
 const char *ask(const SetConfig &config, const OwnedSet *owned, const DirectoryEntry &entry)
 {
     if (config.legal_hold)
         return "the set is under legal hold";
-    if (config.adopted_at && GetCurrentTimestamp() - *config.adopted_at < kAdoptionUs)
+    if (was_just_restored(config))
         return "the set was restored less than an hour ago";
     if (entry.upper > cutoff_key(config))
         return "it is younger than the set's retention";
@@ -206,6 +211,8 @@ Step decide_attached(Steps &steps, const SetWork &set, const DuePartition &due, 
 
 Step decide(Steps &steps, const SetWork &set, const DuePartition &due)
 {
+    if (due.leaving && was_just_restored(set.config))
+        return Step::none; // however far it was: the restore may still be filling it
     const Standing standing = standing_of(set.config.parent, due.entry.relid);
     if (!standing.exists) {
         strike(set.config.parent, due);
