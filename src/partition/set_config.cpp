@@ -100,7 +100,9 @@ int64_t parse_key(std::string_view value)
                 return DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text)));
             const TimestampTz time = DatumGetTimestampTz(DirectFunctionCall3(
                 timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-            return core::record_id_floor(pg::unix_us_of_timestamp(time));
+            // Time before 1970 has no record ids; its floor would be that of 1970.
+            return time < pg::timestamp_of_unix_us(0) ? core::kNoRecordId
+                                                      : core::record_id_floor(pg::unix_us_of_timestamp(time));
         });
     } catch (const pg::PgError &e) {
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" is neither a record id nor a time", text)

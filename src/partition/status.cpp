@@ -12,7 +12,7 @@ using namespace tasker::partition;
 
 namespace {
 
-// A record id as the time that it carries, in the session's time zone.
+// A record id as the time that it carries: ISO format whatever DateStyle is, in the session's time zone.
 const char *time_text(int64_t key)
 {
     if (key == core::kInt64Min)
@@ -20,8 +20,7 @@ const char *time_text(int64_t key)
     if (key == core::kInt64Max)
         return "infinity";
     const TimestampTz time = pg::timestamp_of_unix_us(core::unix_us_of(key));
-    return pg::pg_call(
-        [&] { return DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(time))); });
+    return pg::pg_call([&] { return pstrdup(timestamptz_to_str(time)); });
 }
 
 Datum text_datum(std::string_view text)
