@@ -161,8 +161,7 @@ Spi::~Spi()
     SPI_finish();
 }
 
-// A read-only execution takes the active snapshot as it finds it.
-Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters, bool read_only)
+Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters, Sees sees)
 {
     Datum values[Statement::kMaxParameters];
     char nulls[Statement::kMaxParameters];
@@ -182,7 +181,11 @@ Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters,
         nulls[count++] = parameter.null ? 'n' : ' ';
     }
     SPIPlanPtr plan = statement.plan();
-    int code = pg_call([&] { return SPI_execute_plan(plan, values, nulls, read_only, 0); });
+    int code = pg_call([&] {
+        return sees == Sees::latest ? SPI_execute_snapshot(plan, values, nulls, GetLatestSnapshot(),
+                                                           InvalidSnapshot, false, true, 0)
+                                    : SPI_execute_plan(plan, values, nulls, sees == Sees::active, 0);
+    });
     if (code < 0)
         throw_spi_failure("run a statement", statement.sql(), code);
     return Rows(SPI_tuptable, SPI_processed);
@@ -190,13 +193,18 @@ Rows Spi::execute(Statement &statement, std::initializer_list<Param> parameters,
 
 Rows Spi::run(Statement &statement, std::initializer_list<Param> parameters)
 {
-    return execute(statement, parameters, false);
+    return execute(statement, parameters, Sees::its_transaction);
+}
+
+Rows Spi::run_latest(Statement &statement, std::initializer_list<Param> parameters)
+{
+    return execute(statement, parameters, Sees::latest);
 }
 
 Rows Spi::read_latest(Statement &statement, std::initializer_list<Param> parameters)
 {
     pg_call([] { PushActiveSnapshot(GetLatestSnapshot()); });
-    Rows rows = execute(statement, parameters, true);
+    Rows rows = execute(statement, parameters, Sees::active);
     PopActiveSnapshot();
     return rows;
 }
@@ -204,7 +212,7 @@ Rows Spi::read_latest(Statement &statement, std::initializer_list<Param> paramet
 Rows Spi::read_under(Statement &statement, Snapshot snapshot, std::initializer_list<Param> parameters)
 {
     pg_call([&] { PushActiveSnapshot(snapshot); });
-    Rows rows = execute(statement, parameters, true);
+    Rows rows = execute(statement, parameters, Sees::active);
     PopActiveSnapshot();
     return rows;
 }

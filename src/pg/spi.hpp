@@ -115,6 +115,9 @@ class Spi
 
     // Runs a kept statement; the number and types of parameters must be those it declares.
     Rows run(Statement &statement, std::initializer_list<Param> parameters = {});
+    // Runs a kept statement that sees and changes what is committed right now, also in a REPEATABLE READ
+    // transaction.
+    Rows run_latest(Statement &statement, std::initializer_list<Param> parameters = {});
     // Runs a kept query that sees what is committed right now, also in a REPEATABLE READ transaction.
     Rows read_latest(Statement &statement, std::initializer_list<Param> parameters = {});
     // Runs a kept query under the given snapshot.
@@ -125,7 +128,13 @@ class Spi
     Rows run_text(const char *sql);
 
   private:
-    Rows execute(Statement &statement, std::initializer_list<Param> parameters, bool read_only);
+    enum class Sees
+    {
+        its_transaction, // a fresh snapshot, or that of the transaction in REPEATABLE READ
+        active,          // the active snapshot, as it is; reads only
+        latest
+    };
+    Rows execute(Statement &statement, std::initializer_list<Param> parameters, Sees sees);
 
     int exceptions_;
     bool switched_ = false;

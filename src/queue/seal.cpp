@@ -127,8 +127,9 @@ void unseal(Oid partition)
         last_subtransaction == GetCurrentSubTransactionId())
         return;
     {
+        // The seal may be younger than the transaction's snapshot.
         pg::Spi spi;
-        spi.run(remove, {partition});
+        spi.run_latest(remove, {partition});
     }
     last = partition;
     last_transaction = tasker_local_transaction_id();
