@@ -58,42 +58,147 @@ void add_parents(pg::Vector<Oid> &parents, Oid only)
         parents.push_back(rows.oid(i, 1));
 }
 
-// What is known about a parent's rows now, and what was known when it was last analyzed.
+// A partition without partitions of its own, and its counters: rows inserted, updated and deleted so far, and
+// rows in it.
+struct Leaf
+{
+    Oid relid;
+    int64_t changes;
+    int64_t live;
+};
+
+// The leaves of a parent when it was last analyzed.
+struct Baseline
+{
+    bool holds; // nobody else has analyzed the parent since
+    pg::Vector<Leaf> leaves;
+};
+
 struct Changes
 {
     int64_t changed;
     int64_t live;
-    bool known; // has a baseline that holds
+    bool known; // there is a baseline that holds, or there are no statistics at all yet
 };
 
-// A leaf that is new counts with all its rows; one that has gone with those it had; one whose counters were
-// reset with what they show now. A baseline older than an ANALYZE that somebody else ran does not hold.
-Changes changes_of(Oid parent)
+int64_t counter(PGFunction function, Oid relid)
+{
+    return DatumGetInt64(DirectFunctionCall1(function, ObjectIdGetDatum(relid)));
+}
+
+double rows_when_last_counted(Oid relid)
+{
+    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+    if (!HeapTupleIsValid(tuple))
+        return 0;
+    const double rows = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->reltuples;
+    ReleaseSysCache(tuple);
+    return Max(rows, 0);
+}
+
+// The leaves ordered by OID; `count` of them in the current memory context. No relation is locked: one that
+// is dropped meanwhile just counts for nothing. Plain C inside: may ereport.
+Leaf *read_leaves(Oid parent, int *count)
+{
+    List *members = find_all_inheritors(parent, NoLock, nullptr);
+    auto *leaves = static_cast<Leaf *>(palloc(sizeof(Leaf) * static_cast<Size>(list_length(members))));
+    ListCell *cell = nullptr;
+
+    *count = 0;
+    list_sort(members, list_oid_cmp);
+    foreach (cell, members) {
+        const Oid relid = lfirst_oid(cell);
+        if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
+            continue;
+        const int64_t changes = counter(pg_stat_get_tuples_inserted, relid) +
+                                counter(pg_stat_get_tuples_updated, relid) +
+                                counter(pg_stat_get_tuples_deleted, relid);
+        const auto counted = static_cast<int64_t>(rows_when_last_counted(relid));
+        leaves[(*count)++] = {relid, changes, Max(counter(pg_stat_get_live_tuples, relid), counted)};
+    }
+    return leaves;
+}
+
+std::span<const Leaf> leaves_of(Oid parent)
+{
+    int count = 0;
+    const Leaf *leaves = pg::pg_call([&] { return read_leaves(parent, &count); });
+    return {leaves, static_cast<size_t>(count)};
+}
+
+// Has the parent statistics of its own, whoever made them?
+bool has_statistics(Oid parent)
 {
     static pg::Statement query(
-        "with leaf as (select t.relid::oid as oid, "
-        "pg_catalog.pg_stat_get_tuples_inserted(t.relid) + pg_catalog.pg_stat_get_tuples_updated(t.relid) + "
-        "pg_catalog.pg_stat_get_tuples_deleted(t.relid) as changes, "
-        "greatest(pg_catalog.pg_stat_get_live_tuples(t.relid), k.reltuples::bigint, 0) as live "
-        "from pg_catalog.pg_partition_tree($1) t join pg_catalog.pg_class k on k.oid = t.relid "
-        "where t.isleaf), "
-        "known as (select b.* from tasker.part_analyze a, "
-        "rows from (pg_catalog.unnest(a.leaves), "
-        "pg_catalog.unnest(a.changes), pg_catalog.unnest(a.live)) b (oid, changes, live) where a.parent = "
-        "$1) "
-        "select coalesce(pg_catalog.sum(case "
-        "when known.oid is null then greatest(leaf.changes, leaf.live) "
-        "when leaf.oid is null then known.live "
-        "when leaf.changes >= known.changes then leaf.changes - known.changes "
-        "else leaf.changes end), 0)::bigint, coalesce(pg_catalog.sum(leaf.live), 0)::bigint, "
-        "exists (select from tasker.part_analyze a where a.parent = $1 and "
-        "a.analyzed_at >= coalesce(pg_catalog.pg_stat_get_last_analyze_time($1), a.analyzed_at)) or "
-        "not exists (select from pg_catalog.pg_statistic where starelid = $1 and stainherit) "
-        "from leaf full join known on known.oid = leaf.oid",
+        "select exists (select from pg_catalog.pg_statistic where starelid = $1 and stainherit)", {OIDOID});
+    pg::Spi spi;
+    return spi.run(query, {parent}).boolean(0, 1);
+}
+
+// Nothing when the parent has none.
+std::optional<Baseline> read_baseline(Oid parent, pg::ContextResource &memory)
+{
+    static pg::Statement query(
+        "select b.*, a.analyzed_at >= coalesce(pg_catalog.pg_stat_get_last_analyze_time($1), a.analyzed_at) "
+        "from tasker.part_analyze a left join lateral rows from (pg_catalog.unnest(a.leaves), "
+        "pg_catalog.unnest(a.changes), pg_catalog.unnest(a.live)) b (relid, changes, live) on true "
+        "where a.parent = $1 order by b.relid",
         {OIDOID});
     pg::Spi spi;
     const pg::Rows rows = spi.run(query, {parent});
-    return {rows.i64(0, 1), rows.i64(0, 2), rows.boolean(0, 3)};
+    if (rows.empty())
+        return std::nullopt;
+    Baseline baseline{rows.boolean(0, 4), pg::Vector<Leaf>(&memory)};
+    for (uint64 i = 0; i < rows.count() && !rows.is_null(i, 1); i++)
+        baseline.leaves.push_back({rows.oid(i, 1), rows.i64(i, 2), rows.i64(i, 3)});
+    return baseline;
+}
+
+// A leaf that is new counts with all its rows; one that has gone with those it had; one whose counters were
+// reset with what they show now.
+int64_t count_changed(std::span<const Leaf> now, std::span<const Leaf> before)
+{
+    int64_t changed = 0;
+    size_t b = 0;
+    for (const Leaf &leaf : now) {
+        for (; b < before.size() && before[b].relid < leaf.relid; b++)
+            changed += before[b].live;
+        if (b == before.size() || before[b].relid != leaf.relid) {
+            changed += std::max(leaf.changes, leaf.live);
+            continue;
+        }
+        const bool reset = leaf.changes < before[b].changes;
+        changed += reset ? leaf.changes : leaf.changes - before[b].changes;
+        b++;
+    }
+    for (; b < before.size(); b++)
+        changed += before[b].live;
+    return changed;
+}
+
+Changes changes_of(Oid parent)
+{
+    pg::ContextResource memory;
+    const std::span<const Leaf> leaves = leaves_of(parent);
+    const std::optional<Baseline> baseline = read_baseline(parent, memory);
+    Changes changes{0, 0, baseline ? baseline->holds : !has_statistics(parent)};
+
+    for (const Leaf &leaf : leaves)
+        changes.live += leaf.live;
+    changes.changed = baseline ? count_changed(leaves, {baseline->leaves.data(), baseline->leaves.size()})
+                               : count_changed(leaves, {});
+    return changes;
+}
+
+pg::Param array_param(const Datum *values, size_t count, Oid type)
+{
+    const bool is_oid = type == OIDOID;
+    ArrayType *array = pg::pg_call([&] {
+        return construct_array(const_cast<Datum *>(values), static_cast<int>(count), type,
+                               is_oid ? sizeof(Oid) : sizeof(int64), is_oid || FLOAT8PASSBYVAL,
+                               is_oid ? TYPALIGN_INT : TYPALIGN_DOUBLE);
+    });
+    return pg::Param::of_datum(PointerGetDatum(array));
 }
 
 // Takes the counters of now as those of the last analyze.
@@ -101,18 +206,20 @@ void write_baseline(Oid parent)
 {
     static pg::Statement upsert(
         "insert into tasker.part_analyze (parent, analyzed_at, leaves, changes, live) "
-        "select $1, pg_catalog.clock_timestamp(), coalesce(pg_catalog.array_agg(t.relid::oid), '{}'), "
-        "coalesce(pg_catalog.array_agg(pg_catalog.pg_stat_get_tuples_inserted(t.relid) + "
-        "pg_catalog.pg_stat_get_tuples_updated(t.relid) + pg_catalog.pg_stat_get_tuples_deleted(t.relid)), "
-        "'{}'), "
-        "coalesce(pg_catalog.array_agg(greatest(pg_catalog.pg_stat_get_live_tuples(t.relid), "
-        "k.reltuples::bigint, 0)), '{}') "
-        "from pg_catalog.pg_partition_tree($1) t join pg_catalog.pg_class k on k.oid = t.relid "
-        "where t.isleaf "
+        "values ($1, pg_catalog.clock_timestamp(), $2, $3, $4) "
         "on conflict (parent) do update set analyzed_at = excluded.analyzed_at, leaves = excluded.leaves, "
         "changes = excluded.changes, live = excluded.live",
-        {OIDOID});
-    pg::Spi().run(upsert, {parent});
+        {OIDOID, OIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID});
+    pg::ContextResource memory;
+    pg::Vector<Datum> relids(&memory), changes(&memory), live(&memory);
+    for (const Leaf &leaf : leaves_of(parent)) {
+        relids.push_back(ObjectIdGetDatum(leaf.relid));
+        changes.push_back(Int64GetDatum(leaf.changes));
+        live.push_back(Int64GetDatum(leaf.live));
+    }
+    pg::Spi().run(upsert, {parent, array_param(relids.data(), relids.size(), OIDOID),
+                           array_param(changes.data(), changes.size(), INT8OID),
+                           array_param(live.data(), live.size(), INT8OID)});
 }
 
 bool is_due(Oid parent, bool force)
