@@ -28,9 +28,8 @@ class ClaimRuns:
         """One run; returns records per second and keeps the latencies of its transactions."""
         key = (contestant.name, batch, clients, synchronous_commit)
         if key not in self.rates:
-            # A first look at a small share of the backlog tells how long a run may last.
-            share = max(2, int(0.02 * self.backlog / batch / clients))
-            self.rates[key] = self._measured(contestant, batch, clients, synchronous_commit, transactions=share)
+            # A first look of a second tells how long a run may last.
+            self.rates[key] = self._measured(contestant, batch, clients, synchronous_commit, seconds=1)
         most = SHARE * self.backlog
         if self.rates[key] * self.ctx.options.seconds <= most:
             length = {"seconds": self.ctx.options.seconds}
