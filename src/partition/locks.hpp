@@ -5,7 +5,7 @@
 // detector knows them, and they go with the transaction or session that holds them.
 //
 // LOCK ORDER (who needs several takes them in this order, or asks for the later ones without waiting)
-//    lane        of a parent: one maintenance step at a time (premake, finalize, retire, analyze)
+//    lane        of a parent: one maintenance step at a time (finalize, retire, analyze)
 //    retirement  of a partition: exclusive while it is being retired, shared by who revives a record in it
 //    creation    of a parent: one maker of partitions at a time; also held while a detached partition is
 //                dropped or attached again. Separate from the lane, so that a partition can be made on demand

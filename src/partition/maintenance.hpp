@@ -16,8 +16,9 @@
 // that.
 //
 // A round is killed anywhere without harm: the next one finds what it left in the catalogs and in
-// tasker.part_retirement, and goes on from there. Two rounds at once do not collide either: every step that
-// changes a set holds its lane (locks.hpp), and who does not get it leaves the set to who has it.
+// tasker.part_retirement, and goes on from there. Two rounds at once do not collide either: finalize, retire
+// and analyze hold the set's lane (locks.hpp), and who does not get it leaves the set to who has it; premake
+// waits for nobody but others who make partitions of the same set.
 //
 // Waits. Every wait for a lock ends after tasker.lock_timeout, doubled with each failure of the same step up
 // to kLongestWaitMs. DETACH CONCURRENTLY waits like that for transactions that may still read the partition,
@@ -41,7 +42,8 @@ class Steps
     // that `body` allocates in the current context may be gone after it.
     template <class Body> void transaction(Body &&body)
     {
-        run([](void *object) { (*static_cast<std::remove_reference_t<Body> *>(object))(); }, &body);
+        run([](void *object) { (*static_cast<std::remove_reference_t<Body> *>(object))(); },
+            const_cast<void *>(static_cast<const void *>(std::addressof(body))));
     }
 
     // May the round call pg::run_top_level between its transactions? If not, a retirement detaches without
