@@ -298,6 +298,10 @@ void run_rebuild(DatabaseState *database, Oid parent)
 {
     register_effect_callbacks();
     const bool first = database->build != BuildState::built;
+    // Those prepared before a restart have told nobody here. Asked before the snapshot is taken: what ends in
+    // between is seen by it, or marked.
+    if (first && prepared_transactions_left())
+        database->prepared_seen = true;
     Snapshot snapshot = begin_tracking(database, first);
     std::span<Found> found = scan_lanes(parent, snapshot);
     UnregisterSnapshot(snapshot);
@@ -305,6 +309,15 @@ void run_rebuild(DatabaseState *database, Oid parent)
 }
 
 } // namespace
+
+bool prepared_transactions_left()
+{
+    static pg::Statement left("select exists (select from pg_catalog.pg_prepared_xacts "
+                              "where database = pg_catalog.current_database())",
+                              {});
+    pg::Spi spi;
+    return spi.run(left).boolean(0, 1);
+}
 
 DatabaseState *built_state(Oid parent)
 {

@@ -12,4 +12,7 @@ DatabaseState *built_state(Oid parent);
 // Counts all records anew, in a database that is built already: after prepared transactions, and on request.
 void rebuild(Oid parent);
 
+// Has any prepared transaction of this database not ended yet?
+bool prepared_transactions_left();
+
 } // namespace tasker::queue

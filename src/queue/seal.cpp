@@ -74,14 +74,15 @@ void write_seal(Oid partition, std::span<const LaneCounts> lanes)
 }
 
 // Seals one partition; false when it is in use or has something live.
-bool try_seal(Oid partition)
+bool try_seal(const DatabaseState *database, Oid partition)
 {
     if (is_sealed(partition) || !closed_lanes(partition))
         return false;
     if (!ConditionalLockRelationOid(partition, ShareLock))
         return false;
+    // Nobody changes it any more; but what a prepared transaction did before has not come to the lanes.
     auto lanes = closed_lanes(partition);
-    if (!lanes)
+    if (!lanes || database->prepared_seen)
         return false;
     write_seal(partition, *lanes);
     return true;
@@ -112,7 +113,7 @@ int64_t seal_partitions()
     }
     int64_t sealed = 0;
     for (size_t i = 0; i < count; i++)
-        sealed += try_seal(closed[i]) ? 1 : 0;
+        sealed += try_seal(database, closed[i]) ? 1 : 0;
     return sealed;
 }
 

@@ -259,24 +259,15 @@ int64_t recover(Oid parent, int64_t timeout_us, int32_t flow_id)
     return search.recovered;
 }
 
-// Has any prepared transaction of this database not ended yet?
-bool prepared_transactions_left()
-{
-    static pg::Statement left("select exists (select from pg_catalog.pg_prepared_xacts "
-                              "where database = pg_catalog.current_database())",
-                              {});
-    pg::Spi spi;
-    return spi.run(left).boolean(0, 1);
-}
-
 // Counts anew as long as there are prepared transactions that may end at any moment, and once after the last.
 void rebuild_after_prepared(Oid parent, DatabaseState *database)
 {
     if (!database->prepared_seen)
         return;
-    const bool left = prepared_transactions_left();
-    if (!left)
-        database->prepared_seen = false;
+    // In this order: one that is prepared from here on sets it again itself.
+    database->prepared_seen = false;
+    if (prepared_transactions_left())
+        database->prepared_seen = true;
     rebuild(parent);
 }
 
