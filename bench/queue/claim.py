@@ -28,8 +28,7 @@ class ClaimRuns:
         """One run; returns records per second and keeps the latencies of its transactions."""
         key = (contestant.name, batch, clients, synchronous_commit)
         if key not in self.rates:
-            # A first look of a second tells how long a run may last.
-            self.rates[key] = self._measured(contestant, batch, clients, synchronous_commit, seconds=1)
+            self.rates[key] = self._first_look(contestant, batch, clients, synchronous_commit)
         most = SHARE * self.backlog
         if self.rates[key] * self.ctx.options.seconds <= most:
             length = {"seconds": self.ctx.options.seconds}
@@ -37,6 +36,19 @@ class ClaimRuns:
             length = {"transactions": max(1, int(most / batch / clients))}
         self.rates[key] = self._measured(contestant, batch, clients, synchronous_commit, **length)
         return self.rates[key]
+
+    def _first_look(self, contestant, batch, clients, synchronous_commit):
+        """A rough rate, to know how long a run may last: more and more transactions until they take a while."""
+        contestant.reset(self.backlog)
+        transactions = 4
+        while True:
+            outcome = pgbench.run(self.ctx.server, contestant.dbname, contestant.pgbench_script("claim", "complete"),
+                                  clients=clients, transactions=transactions, defines=contestant.defines(batch=batch),
+                                  synchronous_commit=synchronous_commit)
+            rate = outcome.tps * batch
+            if outcome.seconds > 0.25 or transactions * 5 * batch * clients > self.backlog / 2:
+                return rate
+            transactions *= 4
 
     def _measured(self, contestant, batch, clients, synchronous_commit, **length):
         contestant.reset(self.backlog)
