@@ -142,18 +142,22 @@ std::optional<Flow> read_flow(std::string_view name)
         .hint("Create it with tasker.create_flow().");
 }
 
-} // namespace
+// Whoever adds records to a flow shares a lock with the others who do, to the end of the transaction; who
+// drops it takes the lock alone. Else a record could be added to a flow that is being dropped, by a
+// transaction that does not see the other one yet, and nothing would ever reach it. One lock serves several
+// flows: a transaction that adds to thousands of flows must not fill the lock table.
+constexpr int32_t kFlowLocks = 64;
 
-Flow flow_named(std::string_view name)
+void lock_flow(int32_t flow_id, LOCKMODE mode)
 {
-    if (auto flow = cached(name))
-        return *flow;
-    if (auto flow = read_flow(name))
-        return *flow;
-    unknown_flow(name);
+    pg::pg_call([&] {
+        LOCKTAG tag;
+        SET_LOCKTAG_OBJECT(tag, MyDatabaseId, flow_table, static_cast<Oid>(flow_id % kFlowLocks), 0);
+        (void)LockAcquire(&tag, mode, false, false);
+    });
 }
 
-Flow flow_for_enqueue(std::string_view name)
+Flow find_or_create(std::string_view name)
 {
     static pg::Statement create("insert into tasker.flow (flow_name) values ($1) on conflict do nothing",
                                 {TEXTOID});
@@ -171,6 +175,40 @@ Flow flow_for_enqueue(std::string_view name)
     if (auto flow = read_flow(name))
         return *flow;
     unknown_flow(name);
+}
+
+} // namespace
+
+Flow flow_named(std::string_view name)
+{
+    if (auto flow = cached(name))
+        return *flow;
+    if (auto flow = read_flow(name))
+        return *flow;
+    unknown_flow(name);
+}
+
+Flow flow_for_enqueue(std::string_view name)
+{
+    for (;;) {
+        const Flow flow = find_or_create(name);
+        lock_flow(flow.flow_id, AccessShareLock);
+        // Where the lock had to be waited for, the flow may be gone.
+        const Flow held = find_or_create(name);
+        if (held.flow_id == flow.flow_id)
+            return held;
+    }
+}
+
+Flow flow_for_drop(std::string_view name)
+{
+    for (;;) {
+        const Flow flow = flow_named(name);
+        lock_flow(flow.flow_id, AccessExclusiveLock);
+        const Flow held = flow_named(name);
+        if (held.flow_id == flow.flow_id)
+            return held;
+    }
 }
 
 std::optional<Flow> flow_with_id(int32_t flow_id)

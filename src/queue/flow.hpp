@@ -32,8 +32,12 @@ struct Flow
 
 // The flow of that name. Errors: undefined_object.
 Flow flow_named(std::string_view name);
-// The same; an unknown flow is created when tasker.auto_create_flows is on.
+// The same; an unknown flow is created when tasker.auto_create_flows is on. It cannot be dropped by others
+// until the transaction ends.
 Flow flow_for_enqueue(std::string_view name);
+// The same as flow_named(); waits for all transactions that add records to the flow, and lets nobody begin
+// to.
+Flow flow_for_drop(std::string_view name);
 // The flow with that id, or nothing (a flow that was dropped by force).
 std::optional<Flow> flow_with_id(int32_t flow_id);
 

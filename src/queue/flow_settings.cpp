@@ -126,12 +126,24 @@ void require_no_work(pg::Spi &spi, const Flow &flow)
     static pg::Statement unfinished("select count(*) from tasker.queue_record "
                                     "where flow_id = $1 and status in ('p', 'r')",
                                     {INT4OID});
-    const int64_t count = spi.run(unfinished, {flow.flow_id}).i64(0, 1);
+    const int64_t count = spi.read_latest(unfinished, {flow.flow_id}).i64(0, 1);
     if (count > 0)
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "flow \"%s\" has unfinished records",
                         flow.name)
             .detail(INT64_FORMAT " are pending or in processing.", count)
             .hint("Drop it with force => true to delete them too.");
+}
+
+// A transaction with a snapshot of its own does not delete what was added since.
+void require_no_records(pg::Spi &spi, const Flow &flow)
+{
+    static pg::Statement left("select exists (select from tasker.queue_record where flow_id = $1)",
+                              {INT4OID});
+    if (spi.read_latest(left, {flow.flow_id}).boolean(0, 1))
+        throw pg::Error(ERRCODE_T_R_SERIALIZATION_FAILURE,
+                        "flow \"%s\" has records that were added since this transaction took its snapshot",
+                        flow.name)
+            .hint("Drop it in a READ COMMITTED transaction, or try again.");
 }
 
 } // namespace
@@ -181,8 +193,9 @@ TASKER_FUNCTION(drop_flow)
     static pg::Statement drop_keys("delete from tasker.dedup_key where flow_id = $1", {INT4OID});
     static pg::Statement drop_records("delete from tasker.queue_record where flow_id = $1", {INT4OID});
     PreventCommandIfReadOnly("tasker.drop_flow()");
-    Flow flow = flow_named(args.name(0, "flow_name"));
+    std::string_view name = args.name(0, "flow_name");
     const bool force = args.boolean(1, "force");
+    Flow flow = flow_for_drop(name);
     {
         pg::Spi spi;
         spi.run(drop, {flow.flow_id});
@@ -190,6 +203,7 @@ TASKER_FUNCTION(drop_flow)
             require_no_work(spi, flow);
         spi.run(drop_keys, {flow.flow_id});
         spi.run(drop_records, {flow.flow_id});
+        require_no_records(spi, flow);
     }
     wake_on_commit(flow.flow_id);
     return 0;
