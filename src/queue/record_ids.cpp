@@ -37,8 +37,8 @@ int64_t id_from_sequence()
 
 void reserve_record_ids(Oid parent, std::span<int64_t> ids)
 {
-    if (database_state(parent) != nullptr) {
-        int64_t first = shared_state()->ids.reserve(static_cast<int64_t>(ids.size()), now_us());
+    if (core::RecordIdClock *clock = id_clock(parent)) {
+        int64_t first = clock->reserve(static_cast<int64_t>(ids.size()), now_us());
         if (first == core::kNoRecordId)
             ereport(ERROR, errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
                     errmsg("no record ids are left"),

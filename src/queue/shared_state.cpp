@@ -198,7 +198,10 @@ SharedState *shared_state()
     return static_cast<SharedState *>(area.memory);
 }
 
-DatabaseState *database_state(Oid parent)
+namespace {
+
+// The state of this database, also after an overflow.
+DatabaseState *own_database(Oid parent)
 {
     static DatabaseState *known = nullptr;
     SharedState *state = shared_state();
@@ -208,11 +211,22 @@ DatabaseState *database_state(Oid parent)
         return nullptr;
     if (known == nullptr || known->database != MyDatabaseId || known->parent != parent)
         known = make_database(state, parent);
-    if (known == nullptr || known->overflow)
-        return nullptr;
-    if (!known->ids_raised)
+    if (known != nullptr && !known->ids_raised)
         raise_ids(state, known);
     return known;
+}
+
+} // namespace
+
+DatabaseState *database_state(Oid parent)
+{
+    DatabaseState *database = own_database(parent);
+    return database != nullptr && !database->overflow ? database : nullptr;
+}
+
+core::RecordIdClock *id_clock(Oid parent)
+{
+    return own_database(parent) != nullptr ? &shared_state()->ids : nullptr;
 }
 
 FlowState *flow_state(Oid parent, int32_t flow_id)

@@ -141,6 +141,10 @@ SharedState *shared_state();
 // after an overflow: callers then take the path without lanes. Raises the id clock once per server start.
 DatabaseState *database_state(Oid parent);
 
+// Where the ids of this database come from; null where the sequence gives them out. Stays the same after an
+// overflow: two sources could give out one id in the same millisecond.
+core::RecordIdClock *id_clock(Oid parent);
+
 // The flow's state, made when needed; null where database_state is or when there is no room.
 FlowState *flow_state(Oid parent, int32_t flow_id);
 

@@ -190,33 +190,6 @@ bool due_by_counting(const Flow &flow, int64_t due)
     return spi.read_latest(probe, {flow.flow_id, due}).boolean(0, 1);
 }
 
-bool wait_on_latch(Waiting &waiting, BetweenTransactions &between)
-{
-    Waiter *waiter = own_waiter();
-    for (;;) {
-        struct Found
-        {
-            Flow settings;
-            FlowState *flow;
-        };
-        // Settings may have changed while we slept: the cache answers unless they have.
-        Found found = between.inside([&] {
-            Flow settings = flow_named(waiting.flow_name);
-            return Found{settings, flow_state(waiting.parent, settings.flow_id)};
-        });
-        if (found.flow == nullptr)
-            return false;
-        Look look = look_and_queue(found.settings, found.flow, waiter);
-        if (look.ready || now_us() >= waiting.until_us) {
-            stop_waiting(waiter);
-            return look.ready;
-        }
-        sleep_until(std::min(look.wake_us, waiting.until_us));
-        stop_waiting(waiter);
-        CHECK_FOR_INTERRUPTS();
-    }
-}
-
 bool wait_by_polling(Waiting &waiting, BetweenTransactions &between)
 {
     for (;;) {
@@ -226,6 +199,36 @@ bool wait_by_polling(Waiting &waiting, BetweenTransactions &between)
         if (due || now >= waiting.until_us)
             return due;
         sleep_until(std::min(now + kPollUs, waiting.until_us));
+        CHECK_FOR_INTERRUPTS();
+    }
+}
+
+bool wait_on_latch(Waiting &waiting, BetweenTransactions &between)
+{
+    Waiter *waiter = own_waiter();
+    for (;;) {
+        struct Found
+        {
+            Flow settings;
+            FlowState *flow;
+        };
+        // Settings may have changed while we slept: the cache answers unless they have. The table may be
+        // another one, after DROP and CREATE EXTENSION.
+        Found found = between.inside([&] {
+            Flow settings = flow_named(waiting.flow_name);
+            waiting.parent = queue_parent();
+            const bool lanes = built_state(waiting.parent) != nullptr;
+            return Found{settings, lanes ? flow_state(waiting.parent, settings.flow_id) : nullptr};
+        });
+        if (found.flow == nullptr) // shared memory has run out of room meanwhile
+            return wait_by_polling(waiting, between);
+        Look look = look_and_queue(found.settings, found.flow, waiter);
+        if (look.ready || now_us() >= waiting.until_us) {
+            stop_waiting(waiter);
+            return look.ready;
+        }
+        sleep_until(std::min(look.wake_us, waiting.until_us));
+        stop_waiting(waiter);
         CHECK_FOR_INTERRUPTS();
     }
 }
