@@ -233,6 +233,26 @@ void check_partitions(Report &report, pg::Spi &spi)
     report.figures().add("partition_sets", static_cast<int64_t>(rows.count()));
 }
 
+// Sets that a duty does not get along with. Such a failure is the set's own and does not count as the duty's.
+void check_partition_failures(Report &report, pg::Spi &spi)
+{
+    static pg::Statement failures(
+        "select parent::regclass::text, duty, failures, message from tasker.part_failure "
+        "where failures >= $1 order by 1, 2",
+        {INT4OID});
+    const pg::Rows rows = spi.run(failures, {kFailuresInARow});
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const std::string_view set = rows.text(i, 1);
+        const std::string_view duty = rows.text(i, 2);
+        const std::string_view message = rows.text(i, 4);
+        report.complain(Severity::degraded, "partitions",
+                        text("%.*s of %.*s has failed %d times in a row: %.*s", static_cast<int>(duty.size()),
+                             duty.data(), static_cast<int>(set.size()), set.data(), rows.i32(i, 3),
+                             static_cast<int>(message.size()), message.data()),
+                        "See tasker.partition_status and the server's log.");
+    }
+}
+
 void check_queue(Report &report, pg::Spi &spi)
 {
     static pg::Statement statistics(
@@ -287,6 +307,7 @@ TASKER_FUNCTION(health_check)
         check_worker(report, spi);
         check_xmin(report, spi);
         check_partitions(report, spi);
+        check_partition_failures(report, spi);
         check_queue(report, spi);
     }
     return report.finish();

@@ -376,7 +376,9 @@ void declare_launcher()
     if (!process_shared_preload_libraries_in_progress)
         return;
     declare_shared_area();
-    register_launcher();
+    // pg_upgrade fills a cluster whose objects have to keep their oids: nobody else may make any.
+    if (!IsBinaryUpgrade)
+        register_launcher();
     install_hooks();
     partition::partition_request_hook = request_partition;
     partition::retire_request_hook = request_retirement;

@@ -52,6 +52,7 @@ $node->append_conf('postgresql.conf', "tasker.lock_timeout = '1min'");
 $node->reload;
 wait_until($node, "select setting::int = 60000 from pg_settings where name = 'tasker.lock_timeout'", 'reloaded');
 my $locker = $node->background_psql('postgres', on_error_stop => 1);
+$locker->set_query_timer_restart();
 $locker->query_safe('begin; lock table public.busy in share update exclusive mode');
 sql($node, "select tasker.request_duty('analyze')");
 wait_until($node, "select wait_event_type = 'Lock' and query = 'duty analyze' from pg_stat_activity where pid = $worker",
@@ -124,6 +125,7 @@ wait_until($node, "select tasker.health_check() ->> 'status' = 'healthy'", 'all 
 
 # A lock that is not to be had is no news.
 $locker = $node->background_psql('postgres', on_error_stop => 1);
+$locker->set_query_timer_restart();
 $locker->query_safe('begin; lock table tasker.dedup_key in access exclusive mode');
 run_once_more('expire_dedup_keys');
 is(sql($node, "select last_error from tasker.duty_status where name = 'expire_dedup_keys'"),
@@ -164,6 +166,7 @@ like(error_of($node, 'select tasker.stop()'), qr/^55000/, 'stop() with a worker'
 sql($node, "select pg_create_logical_replication_slot('a_slot', 'test_decoding')");
 sql($node, "begin; insert into public.busy values (1); prepare transaction 'a prepared one'");
 my $reader = $node->background_psql('postgres', on_error_stop => 1);
+$reader->set_query_timer_restart();
 $reader->query_safe("set application_name = 'a reader'; begin isolation level repeatable read; select 1");
 sql($node, 'insert into public.busy values (1)') for 1 .. 6;
 is( sql($node, "select string_agg(kind || ': ' || identity || ' (' || affects || ')', ', ' order by n)

@@ -130,11 +130,22 @@ has_no_worker('postgres', 'no worker after COMMIT PREPARED of the drop');
 sql($node, 'create extension tasker');
 running_worker_of('postgres');
 my $session = $node->background_psql('postgres', on_error_stop => 1);
+$session->set_query_timer_restart();
 $session->query_safe('begin; drop extension tasker');
 is(worker_of('postgres'), '', 'no worker while the dropping transaction is open');
 $session->query_safe('rollback');
 $session->quit;
 has_worker('postgres', 'the worker comes back');
+running_worker_of('postgres');
+
+# The session with that transaction may also end in it.
+$session = $node->background_psql('postgres');
+$session->set_query_timer_restart();
+$session->query('begin; drop extension tasker');
+is(worker_of('postgres'), '', 'no worker, again');
+sql($node, "select pg_terminate_backend(pid) from pg_stat_activity where state = 'idle in transaction'");
+has_worker('postgres', 'the worker comes back after the session was terminated');
+$session->{run}->finish;
 running_worker_of('postgres');
 
 # Databases
@@ -180,6 +191,7 @@ $node->reload;
 wait_until($node, "select setting::int = 300000 from pg_settings where name = 'tasker.lock_timeout'",
 	'tasker.lock_timeout is reloaded');
 my $locker = $node->background_psql('busy', on_error_stop => 1);
+$locker->set_query_timer_restart();
 $locker->query_safe('begin; lock table tasker.dedup_key in access exclusive mode');
 sql($node, "select tasker.request_duty('expire_dedup_keys')", 'busy');
 wait_until($node, "select wait_event_type = 'Lock' and query = 'duty expire_dedup_keys'
