@@ -110,3 +110,22 @@ static inline LocalTransactionId tasker_local_transaction_id(void)
     return MyProc->lxid;
 #endif
 }
+
+// Adds `pages` empty pages to the end of a heap under one hold of its extension lock and returns the first,
+// or InvalidBlockNumber where that is not needed: from version 16 on the server extends by many pages itself.
+static inline BlockNumber tasker_extend_heap(Relation heap, int pages)
+{
+#if PG_VERSION_NUM >= 160000
+    (void)heap;
+    (void)pages;
+    return InvalidBlockNumber;
+#else
+    PGAlignedBlock zeros;
+    memset(&zeros, 0, sizeof zeros);
+    LockRelationForExtension(heap, ExclusiveLock);
+    const BlockNumber first = RelationGetNumberOfBlocks(heap);
+    smgrextend(RelationGetSmgr(heap), MAIN_FORKNUM, first + pages - 1, zeros.data, false);
+    UnlockRelationForExtension(heap, ExclusiveLock);
+    return first;
+#endif
+}

@@ -3,8 +3,6 @@
 namespace tasker::queue {
 namespace {
 
-constexpr int kRowsWithoutFreeSpaceMap = 50;
-
 bool is_id_index(Form_pg_index index)
 {
     return index->indisunique && index->indnkeyatts == 1 && index->indkey.values[0] == kId;
@@ -54,6 +52,59 @@ void open_indexes(Partition *partition)
     partition->executor = makeNode(ResultRelInfo);
     InitResultRelInfo(partition->executor, partition->heap, 1, nullptr, 0);
     ExecOpenIndices(partition->executor, false);
+}
+
+// The row in a slot over plain tuples.
+HeapTuple slot_row(TupleTableSlot *slot)
+{
+    bool must_free = false;
+    return ExecFetchSlotHeapTuple(slot, false, &must_free);
+}
+
+// Arrays from this size on get pages of their own.
+constexpr size_t kRowsWithOwnPages = 50;
+
+// How many of the rows fit into one empty page that is filled to the table's fillfactor.
+size_t rows_of_one_page(std::span<TupleTableSlot *const> slots, Size room)
+{
+    size_t count = 0;
+    for (TupleTableSlot *slot : slots) {
+        const Size needed = MAXALIGN(slot_row(slot)->t_len) + sizeof(ItemIdData);
+        if (count > 0 && needed > room)
+            break;
+        room -= std::min(room, needed);
+        count++;
+    }
+    return count;
+}
+
+// Inserts rows into the heap, many through multi-insert: one WAL record a page.
+//
+// Pages hold few rows, because each row needs room for its later versions. Server 15 would take the table's
+// extension lock for every page, and sessions that add arrays side by side would mostly wait for each other
+// there. So an array adds the pages that it will fill in one go, and is then led from page to page.
+void insert_rows(Relation heap, std::span<TupleTableSlot *> slots, CommandId command)
+{
+    const Size room =
+        BLCKSZ - SizeOfPageHeaderData - RelationGetTargetPageFreeSpace(heap, HEAP_DEFAULT_FILLFACTOR);
+    BlockNumber pages = 0;
+    BlockNumber block = InvalidBlockNumber;
+
+    if (slots.size() >= kRowsWithOwnPages) {
+        for (size_t at = 0; at < slots.size(); pages++)
+            at += rows_of_one_page(slots.subspan(at), room);
+        block = tasker_extend_heap(heap, pages);
+    }
+    if (block == InvalidBlockNumber) {
+        table_multi_insert(heap, slots.data(), static_cast<int>(slots.size()), command, 0, nullptr);
+        return;
+    }
+    for (size_t at = 0; at < slots.size(); block++) {
+        const size_t count = rows_of_one_page(slots.subspan(at), room);
+        RelationSetTargetBlock(heap, block);
+        table_multi_insert(heap, slots.data() + at, static_cast<int>(count), command, 0, nullptr);
+        at += count;
+    }
 }
 
 // Columns that are not given, and those that users have added, are null.
@@ -196,10 +247,7 @@ void insert_records(Partition *partition, const Change *rows, int count, Command
         slots[i]->tts_tableOid = partition->relid;
         ExecStoreHeapTuple(form_row(partition, rows[i]), slots[i], true);
     }
-    // The table only grows: what the free space map could offer is not worth asking for at every page. For a
-    // few rows it is, or each new session would begin a page of its own.
-    const int options = count >= kRowsWithoutFreeSpaceMap ? TABLE_INSERT_SKIP_FSM : 0;
-    table_multi_insert(partition->heap, slots, count, command, options, nullptr);
+    insert_rows(partition->heap, {slots, static_cast<size_t>(count)}, command);
     insert_index_entries(partition, {slots, static_cast<size_t>(count)}, false, false);
     for (int i = 0; i < count; i++)
         ExecDropSingleTupleTableSlot(slots[i]);
