@@ -120,11 +120,16 @@ static inline BlockNumber tasker_extend_heap(Relation heap, int pages)
     (void)pages;
     return InvalidBlockNumber;
 #else
-    PGAlignedBlock zeros;
-    memset(&zeros, 0, sizeof zeros);
+    BlockNumber first = InvalidBlockNumber;
     LockRelationForExtension(heap, ExclusiveLock);
-    const BlockNumber first = RelationGetNumberOfBlocks(heap);
-    smgrextend(RelationGetSmgr(heap), MAIN_FORKNUM, first + pages - 1, zeros.data, false);
+    for (int i = 0; i < pages; i++) {
+        Buffer buffer = ReadBufferExtended(heap, MAIN_FORKNUM, P_NEW, RBM_ZERO_AND_LOCK, nullptr);
+        PageInit(BufferGetPage(buffer), BLCKSZ, 0);
+        MarkBufferDirty(buffer);
+        if (i == 0)
+            first = BufferGetBlockNumber(buffer);
+        UnlockReleaseBuffer(buffer);
+    }
     UnlockRelationForExtension(heap, ExclusiveLock);
     return first;
 #endif

@@ -83,7 +83,6 @@ extern "C" {
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
-#include "storage/smgr.h"
 #include "storage/spin.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"

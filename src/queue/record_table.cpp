@@ -87,7 +87,7 @@ void insert_rows(Relation heap, std::span<TupleTableSlot *> slots, CommandId com
 {
     const Size room =
         BLCKSZ - SizeOfPageHeaderData - RelationGetTargetPageFreeSpace(heap, HEAP_DEFAULT_FILLFACTOR);
-    BlockNumber pages = 0;
+    int pages = 0;
     BlockNumber block = InvalidBlockNumber;
 
     if (slots.size() >= kRowsWithOwnPages) {
