@@ -63,7 +63,8 @@ TASKER_FUNCTION(retry_records)
     PreventCommandIfReadOnly("tasker.retry_records()");
     std::span<Datum> ids = args.array(0, "record_ids", INT8OID);
     Revival revival{GetCurrentTimestamp(), false};
-    return args.result(change_records(queue_parent(), sorted_targets(ids), decide_retried, &revival, true));
+    return args.result(
+        change_records(queue_parent(), sorted_targets(ids), decide_retried, &revival, Reach::revived));
 }
 
 TASKER_FUNCTION(reset_failed_records)
@@ -75,7 +76,7 @@ TASKER_FUNCTION(reset_failed_records)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"max_retries\" must not be negative");
     Revival revival{GetCurrentTimestamp(), true};
     return args.result(change_records(queue_parent(), sorted_targets(failed_ids(flow, most)), decide_retried,
-                                      &revival, true));
+                                      &revival, Reach::revived_if_there));
 }
 
 TASKER_FUNCTION(purge_failed_records)

@@ -15,13 +15,19 @@ namespace {
 }
 
 // One target in an open partition, until its change is written; false when it shall stay as it is.
-bool change_one(Oid parent, Partition *partition, const Target &target, Decide decide, void *argument)
+bool change_one(Oid parent, Partition *partition, const Target &target, Decide decide, void *argument,
+                Reach reach)
 {
     for (;;) {
         PushActiveSnapshot(GetLatestSnapshot());
         IndexScanDesc scan = begin_id_scan(partition, GetActiveSnapshot());
-        if (!find_id(partition, scan, target.id))
-            unknown_record(target.id);
+        if (!find_id(partition, scan, target.id)) {
+            if (reach != Reach::revived_if_there)
+                unknown_record(target.id);
+            index_endscan(scan);
+            PopActiveSnapshot();
+            return false;
+        }
         RecordHead head = head_of(partition->read_slot);
         Change change{};
         Outcome outcome = decide(head, target, change, argument);
@@ -45,18 +51,20 @@ bool change_one(Oid parent, Partition *partition, const Target &target, Decide d
     }
 }
 
-Partition *open_partition_of(Oid parent, int64_t id, bool revive)
+// Null when the partition is gone or going, and that is no error.
+Partition *open_partition_of(Oid parent, int64_t id, Reach reach)
 {
     Oid relid = partition::find_partition(parent, id);
-    if (!OidIsValid(relid))
-        unknown_record(id);
-    if (revive && !partition::try_hold_partition(relid))
+    const bool held = OidIsValid(relid) && (reach == Reach::live || partition::try_hold_partition(relid));
+    Partition *opened = held ? open_partition(relid) : nullptr;
+    if (opened == nullptr && reach == Reach::revived_if_there)
+        return nullptr;
+    if (OidIsValid(relid) && !held)
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("record " INT64_FORMAT " is being retired with its partition", id));
-    Partition *opened = open_partition(relid);
     if (opened == nullptr)
         unknown_record(id);
-    if (revive)
+    if (reach != Reach::live)
         unseal(relid);
     return opened;
 }
@@ -113,7 +121,7 @@ void note_change(Effect &effect, const RecordHead &before, const Outcome &after)
 }
 
 int32_t change_records(Oid parent, std::span<const Target> targets, Decide decide, void *argument,
-                       bool revive)
+                       Reach reach)
 {
     Partition *partition = nullptr;
     int32_t changed = 0;
@@ -126,8 +134,9 @@ int32_t change_records(Oid parent, std::span<const Target> targets, Decide decid
             partition = nullptr;
         }
         if (partition == nullptr)
-            partition = open_partition_of(parent, target.id, revive);
-        changed += change_one(parent, partition, target, decide, argument) ? 1 : 0;
+            partition = open_partition_of(parent, target.id, reach);
+        if (partition != nullptr && change_one(parent, partition, target, decide, argument, reach))
+            changed++;
     }
     if (partition != nullptr)
         close_partition(partition);

@@ -35,11 +35,18 @@ void note_change(Effect &effect, const RecordHead &before, const Outcome &after)
 // Decides about one record: fills `change` and returns the outcome, or reports an error.
 using Decide = Outcome (*)(const RecordHead &head, const Target &target, Change &change, void *argument);
 
+// Which records a call is about.
+enum class Reach
+{
+    live,            // records that hold their partition by being unfinished
+    revived,         // finished ones that are brought back: their partitions are held against retirement
+    revived_if_there // likewise; what has been deleted or is being retired meanwhile is passed over
+};
+
 // Looks up each target, has `decide` judge its current state and writes the change; all or nothing, because
 // every error aborts. Returns how many were changed. Errors: undefined_object for an id that does not exist.
-// A record that changes at the same moment is looked at again. With `revive` the records' partitions are held
-// against retirement: for changes that bring a finished record back.
+// A record that changes at the same moment is looked at again.
 int32_t change_records(Oid parent, std::span<const Target> targets, Decide decide, void *argument,
-                       bool revive = false);
+                       Reach reach = Reach::live);
 
 } // namespace tasker::queue
