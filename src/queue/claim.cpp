@@ -123,6 +123,7 @@ Found scan_lane(const Claim &claim, Partition *partition, const Turn &turn)
         effect.lower_on_abort = std::min(effect.lower_on_abort, found.rows[0].position);
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
     lane->claim.end_scan(found.reached);
+    claim_floor_changed(lane);
     LWLockRelease(&flow->lock);
     LWLockRelease(&lane->scan_lock);
     raise_own_floor(lane, found.reached);
@@ -187,7 +188,9 @@ std::optional<Turn> next_turn(FlowState *flow, int64_t due)
     int64_t next = core::kNothing;
 
     LWLockAcquire(&flow->lock, LW_SHARED);
-    for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next) {
+    // What this transaction itself has added is in no open lane yet.
+    Lane *lane = own_effects ? flow->lanes : flow->open_lanes;
+    for (; lane != nullptr; lane = own_effects ? lane->next : lane->next_open) {
         if (turn && lane->key.priority < turn->priority)
             break;
         int64_t floor = lane->claim.value;
@@ -296,9 +299,7 @@ int64_t allowed_by_shared_limits(const Claim &claim, FlowState *flow, Effect &ef
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
     flow->limited = claim.flow.max_in_flight > 0;
     if (flow->limited) {
-        int64_t in_flight = flow->reserved;
-        for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next)
-            in_flight += lane->count(RecordStatus::processing);
+        const int64_t in_flight = flow->reserved + flow->counts[core::status_index(RecordStatus::processing)];
         allowed = std::clamp<int64_t>(claim.flow.max_in_flight - in_flight, 0, allowed);
     }
     if (claim.flow.rate_limit > 0) {

@@ -66,11 +66,13 @@ void apply_commit(const Effect &effect, bool track, int64_t due)
     if (Lane *lane = effect.lane; lane != nullptr) {
         for (int i = 0; i < core::kStatusCount; i++) {
             lane->counts[i] += effect.delta[i];
+            flow->counts[i] += effect.delta[i];
             if (track)
                 lane->since[i] += effect.delta[i];
         }
         if (effect.lower_on_commit != core::kNothing) {
             lane->claim.lower(effect.lower_on_commit);
+            claim_floor_changed(lane);
             lane->done.lower(effect.lower_on_commit);
             lane->latest_position = std::max(lane->latest_position, effect.latest_position);
         }
@@ -112,6 +114,7 @@ void apply_abort(const Effect &effect, int64_t due)
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
     if (effect.lane != nullptr && effect.lower_on_abort != core::kNothing) {
         effect.lane->claim.lower(effect.lower_on_abort);
+        claim_floor_changed(effect.lane);
         wake_for(effect, effect.lower_on_abort, due);
     }
     LWLockRelease(&flow->lock);

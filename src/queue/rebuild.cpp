@@ -107,6 +107,7 @@ Snapshot begin_tracking(DatabaseState *database, bool first)
         if (first) {
             lane->claim.reset(0);
             lane->claim.begin_scan();
+            claim_floor_changed(lane);
             lane->done.reset(0);
             lane->done.begin_scan();
         }
@@ -252,8 +253,11 @@ std::span<Found> scan_lanes(Oid parent, Snapshot snapshot)
 
 void finish_lane(Lane *lane, const Found &found, bool first)
 {
-    for (int i = 0; i < core::kStatusCount; i++)
-        lane->counts[i] = found.counts[i] + lane->since[i];
+    for (int i = 0; i < core::kStatusCount; i++) {
+        const int64_t count = found.counts[i] + lane->since[i];
+        lane->flow->counts[i] += count - lane->counts[i];
+        lane->counts[i] = count;
+    }
     // Lanes made since tracking began are not being scanned, and hide nothing either.
     if (first && lane->claim.scanning) {
         lane->claim.end_scan(found.lowest_pending);
@@ -262,6 +266,7 @@ void finish_lane(Lane *lane, const Found &found, bool first)
         lane->claim.lower(found.lowest_pending);
         lane->done.lower(found.lowest_live);
     }
+    claim_floor_changed(lane);
     lane->latest_position = std::max(lane->latest_position, found.highest_pending);
     lane->latest_held = std::max(lane->latest_held, found.highest_held);
     lane->earliest_expiry = std::min(lane->earliest_expiry, found.earliest_expiry);

@@ -76,8 +76,8 @@ void attach_tables(void *)
 pg::SharedArea area{"tasker queue", area_size, initialize_area, hash_size, attach_tables};
 
 // Removes every lane and flow of a database; `directory` is held exclusively. Used when the database's
-// extension is a new one: no transaction can have effects pending on the old one's lanes, because dropping
-// its tables waited for all of them.
+// extension is a new one, or the database is gone: no transaction can have effects pending on the old one's
+// lanes, because dropping its tables waited for all of them. Waiters hold nothing: they are sent to look.
 void forget_database(Oid database)
 {
     HASH_SEQ_STATUS scan;
@@ -88,8 +88,13 @@ void forget_database(Oid database)
     }
     hash_seq_init(&scan, flow_table);
     while (auto *flow = static_cast<FlowState *>(hash_seq_search(&scan))) {
-        if (flow->key.database == database)
-            hash_search(flow_table, &flow->key, HASH_REMOVE, nullptr);
+        if (flow->key.database != database)
+            continue;
+        LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+        flow->lanes = nullptr;
+        wake_waiters(flow, PG_INT64_MAX);
+        LWLockRelease(&flow->lock);
+        hash_search(flow_table, &flow->key, HASH_REMOVE, nullptr);
     }
 }
 
@@ -125,7 +130,38 @@ void raise_ids(SharedState *state, DatabaseState *database)
     database->ids_raised = true;
 }
 
-DatabaseState *make_database(SharedState *state, Oid parent)
+// Forgets databases that have been dropped; true when there was one. Asks the catalog.
+bool reclaim_dropped_databases(SharedState *state)
+{
+    bool reclaimed = false;
+    AcceptInvalidationMessages();
+    for (int i = 0; i < state->database_count; i++) {
+        const Oid oid = state->databases[i].database;
+        if (!OidIsValid(oid) || SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(oid)))
+            continue;
+        LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+        if (state->databases[i].database == oid) {
+            forget_database(oid);
+            begin_database(state->databases[i], InvalidOid, InvalidOid);
+            reclaimed = true;
+        }
+        LWLockRelease(&state->directory);
+    }
+    return reclaimed;
+}
+
+// Holds the table to the end of the transaction. Whoever still knows it by an old oid, from before DROP and
+// CREATE EXTENSION, must not take the state away from those who use the new one.
+void hold_parent(Oid parent)
+{
+    LockRelationOid(parent, AccessShareLock);
+    if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(parent)))
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
+                errmsg("relation with OID %u does not exist", parent),
+                errdetail("The extension has been dropped meanwhile."));
+}
+
+DatabaseState *place_database(SharedState *state, Oid parent)
 {
     LWLockAcquire(&state->directory, LW_EXCLUSIVE);
     DatabaseState *database = find_database(state, MyDatabaseId);
@@ -136,6 +172,15 @@ DatabaseState *make_database(SharedState *state, Oid parent)
         begin_database(*database, MyDatabaseId, parent);
     }
     LWLockRelease(&state->directory);
+    return database;
+}
+
+DatabaseState *make_database(SharedState *state, Oid parent)
+{
+    hold_parent(parent);
+    DatabaseState *database = place_database(state, parent);
+    if (database == nullptr && reclaim_dropped_databases(state))
+        database = place_database(state, parent);
     return database;
 }
 
@@ -159,14 +204,55 @@ void link_lane(FlowState *flow, Lane *lane)
     *at = lane;
 }
 
+void leave_open_lanes(Lane *lane)
+{
+    for (Lane **at = &lane->flow->open_lanes; *at != nullptr; at = &(*at)->next_open) {
+        if (*at == lane) {
+            *at = lane->next_open;
+            break;
+        }
+    }
+    lane->open = false;
+}
+
+void enter_open_lanes(Lane *lane)
+{
+    Lane **at = &lane->flow->open_lanes;
+    while (*at != nullptr && (*at)->key.priority >= lane->key.priority)
+        at = &(*at)->next_open;
+    lane->next_open = *at;
+    *at = lane;
+    lane->open = true;
+}
+
 void unlink_lane(Lane *lane)
 {
+    for (int i = 0; i < core::kStatusCount; i++)
+        lane->flow->counts[i] -= lane->counts[i];
+    if (lane->open)
+        leave_open_lanes(lane);
     for (Lane **at = &lane->flow->lanes; *at != nullptr; at = &(*at)->next) {
         if (*at == lane) {
             *at = lane->next;
             return;
         }
     }
+}
+
+// A new flow. Its memory may have been a flow's before, to whose lock somebody comes late: the lock stays.
+void begin_flow(FlowState *flow)
+{
+    if (flow->lock.tranche != pg::lwlock_tranche())
+        LWLockInitialize(&flow->lock, pg::lwlock_tranche());
+    LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+    flow->lanes = nullptr;
+    flow->open_lanes = nullptr;
+    memset(flow->counts, 0, sizeof flow->counts);
+    flow->bucket = core::TokenBucket{};
+    flow->limited = false;
+    flow->reserved = 0;
+    dlist_init(&flow->waiters);
+    LWLockRelease(&flow->lock);
 }
 
 // A new lane holds nothing: in a built database every record of its key would have made it, and the first
@@ -229,6 +315,38 @@ core::RecordIdClock *id_clock(Oid parent)
     return own_database(parent) != nullptr ? &shared_state()->ids : nullptr;
 }
 
+namespace {
+
+// Null when there is no room.
+FlowState *place_flow(SharedState *state, const FlowKey &key)
+{
+    bool found = false;
+    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+    auto *flow = static_cast<FlowState *>(hash_search(flow_table, &key, HASH_ENTER_NULL, &found));
+    if (flow != nullptr && !found)
+        begin_flow(flow);
+    LWLockRelease(&state->directory);
+    return flow;
+}
+
+// Likewise.
+Lane *place_lane(SharedState *state, const LaneKey &key, FlowState *flow)
+{
+    bool found = false;
+    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
+    auto *lane = static_cast<Lane *>(hash_search(lane_table, &key, HASH_ENTER_NULL, &found));
+    if (lane != nullptr && !found) {
+        begin_lane(lane, flow);
+        LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+        link_lane(flow, lane);
+        LWLockRelease(&flow->lock);
+    }
+    LWLockRelease(&state->directory);
+    return lane;
+}
+
+} // namespace
+
 FlowState *flow_state(Oid parent, int32_t flow_id)
 {
     DatabaseState *database = database_state(parent);
@@ -243,16 +361,9 @@ FlowState *flow_state(Oid parent, int32_t flow_id)
     if (flow != nullptr)
         return flow;
 
-    bool found = false;
-    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
-    flow = static_cast<FlowState *>(hash_search(flow_table, &key, HASH_ENTER_NULL, &found));
-    if (flow != nullptr && !found) {
-        memset(static_cast<void *>(flow), 0, sizeof(FlowState));
-        flow->key = key;
-        LWLockInitialize(&flow->lock, pg::lwlock_tranche());
-        dlist_init(&flow->waiters);
-    }
-    LWLockRelease(&state->directory);
+    flow = place_flow(state, key);
+    if (flow == nullptr && reclaim_dropped_databases(state))
+        flow = place_flow(state, key);
     if (flow == nullptr)
         overflow(database, "flow", "tasker.max_flows");
     return flow;
@@ -273,19 +384,23 @@ Lane *acquire_lane(Oid parent, int32_t flow_id, int priority, Oid partition)
     if (lane != nullptr)
         return lane;
 
-    bool found = false;
-    LWLockAcquire(&state->directory, LW_EXCLUSIVE);
-    lane = static_cast<Lane *>(hash_search(lane_table, &key, HASH_ENTER_NULL, &found));
-    if (lane != nullptr && !found) {
-        begin_lane(lane, flow);
-        LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
-        link_lane(flow, lane);
-        LWLockRelease(&flow->lock);
-    }
-    LWLockRelease(&state->directory);
+    lane = place_lane(state, key, flow);
+    if (lane == nullptr && reclaim_dropped_databases(state))
+        lane = place_lane(state, key, flow);
     if (lane == nullptr)
         overflow(database, "lane", "tasker.max_lanes");
     return lane;
+}
+
+void claim_floor_changed(Lane *lane)
+{
+    const bool open = lane->claim.value != core::kNothing;
+    if (open == lane->open)
+        return;
+    if (open)
+        enter_open_lanes(lane);
+    else
+        leave_open_lanes(lane);
 }
 
 void begin_lane_walk(HASH_SEQ_STATUS *scan)
@@ -328,12 +443,8 @@ void wake_waiters(FlowState *flow, int64_t count)
 
 void wake_for_room(FlowState *flow, int64_t count)
 {
-    for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next) {
-        if (lane->claim.value != core::kNothing) {
-            wake_waiters(flow, count);
-            return;
-        }
-    }
+    if (flow->open_lanes != nullptr)
+        wake_waiters(flow, count);
 }
 
 Oid queue_parent_or_invalid()

@@ -53,8 +53,10 @@ struct LaneKey
 
 struct Lane
 {
-    LaneKey key; // first: the hash table finds it here
-    Lane *next;  // in flow->lanes, by priority descending
+    LaneKey key;     // first: the hash table finds it here
+    Lane *next;      // in flow->lanes, by priority descending
+    Lane *next_open; // in flow->open_lanes, likewise
+    bool open;       // it is in there
     FlowState *flow;
     LWLock scan_lock;
     core::Floor claim;
@@ -83,6 +85,8 @@ struct FlowState
     FlowKey key; // first: the hash table finds it here
     LWLock lock;
     Lane *lanes;
+    Lane *open_lanes;                   // those whose claim floor is not kNothing: what claims look at
+    int64_t counts[core::kStatusCount]; // sums over the lanes
     core::TokenBucket bucket;
     bool limited;       // max_in_flight is set: completions wake waiters too
     int64_t reserved;   // records claimed by transactions that have not ended yet, for max_in_flight
@@ -150,6 +154,9 @@ FlowState *flow_state(Oid parent, int32_t flow_id);
 
 // The lane, made when needed; null as above.
 Lane *acquire_lane(Oid parent, int32_t flow_id, int priority, Oid partition);
+
+// Keeps flow->open_lanes; after every change of a claim floor, under flow->lock.
+void claim_floor_changed(Lane *lane);
 
 // Begins a walk over all lanes of all databases with hash_seq_search; `directory` is held until it ends.
 void begin_lane_walk(HASH_SEQ_STATUS *scan);

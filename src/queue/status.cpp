@@ -69,15 +69,12 @@ std::span<FlowStatus> list_flows(const std::optional<std::string_view> &name)
     });
 }
 
-// Adds a lane's counts to its flow; flow->lock is held.
+// Notes a lane in which something may be pending; flow->lock is held.
 void add_lane(Report &report, size_t index, const Lane *lane)
 {
-    FlowStatus &flow = report.flows[index];
     int64_t counts[core::kStatusCount];
     memcpy(counts, lane->counts, sizeof counts);
     add_own_changes(lane, counts);
-    for (int i = 0; i < core::kStatusCount; i++)
-        flow.counts[i] += counts[i];
     if (counts[core::status_index(RecordStatus::pending)] <= 0 || report.look_count == report.look_capacity)
         return;
     const int64_t floor = std::min(lane->claim.value, own_pending_floor(lane));
@@ -93,18 +90,28 @@ size_t lane_count(FlowState *flow)
     return count;
 }
 
+// A flow's counts, and its lanes in which something is pending: the open ones, and what this transaction has
+// added.
 void add_flow(Report &report, size_t index)
 {
     FlowState *flow = flow_state(report.parent, report.flows[index].flow_id);
     if (flow == nullptr)
         return;
+    const bool own = have_own_effects();
+    auto next = [&](const Lane *lane) { return own ? lane->next : lane->next_open; };
     for (bool fits = false; !fits;) {
         LWLockAcquire(&flow->lock, LW_SHARED);
-        const size_t lanes = lane_count(flow);
+        Lane *first = own ? flow->lanes : flow->open_lanes;
+        size_t lanes = 0;
+        for (const Lane *lane = first; lane != nullptr; lane = next(lane))
+            lanes++;
         fits = report.look_count + lanes <= report.look_capacity;
         if (fits) {
-            for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next)
+            memcpy(report.flows[index].counts, flow->counts, sizeof flow->counts);
+            for (const Lane *lane = first; lane != nullptr; lane = next(lane)) {
                 add_lane(report, index, lane);
+                add_own_changes(lane, report.flows[index].counts);
+            }
         }
         LWLockRelease(&flow->lock);
         if (!fits) {

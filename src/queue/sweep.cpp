@@ -170,6 +170,7 @@ void look_over_lane(const LaneRef &ref, Search &search)
     lane->latest_held = std::max(lane->held_since, seen.latest_held);
     if (seen.first_pending < lane->claim.value) {
         lane->claim.lower(seen.first_pending);
+        claim_floor_changed(lane);
         wake_waiters(flow, 1);
         search.lowered++;
     }

@@ -47,9 +47,7 @@ int64_t limits_open_at(const Flow &settings, FlowState *flow, int64_t now)
 {
     flow->limited = settings.max_in_flight > 0;
     if (flow->limited) {
-        int64_t in_flight = flow->reserved;
-        for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next)
-            in_flight += lane->count(RecordStatus::processing);
+        const int64_t in_flight = flow->reserved + flow->counts[core::status_index(RecordStatus::processing)];
         if (in_flight >= settings.max_in_flight)
             return PG_INT64_MAX; // a completion wakes us
     }
@@ -69,7 +67,7 @@ Look look_and_queue(const Flow &settings, FlowState *flow, Waiter *waiter)
 
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
     int64_t first = core::kNothing;
-    for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next)
+    for (Lane *lane = flow->open_lanes; lane != nullptr; lane = lane->next_open)
         first = std::min(first, lane->claim.value);
     int64_t open_at = settings.paused ? PG_INT64_MAX : limits_open_at(settings, flow, now);
     if (first != core::kNothing)
