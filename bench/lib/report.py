@@ -117,28 +117,41 @@ class Report:
         lines += ["", *self._bar_lines()]
         return "\n".join(lines)
 
-    def _table(self):
+    def _figure_cells(self):
         names = self._columns()
         head = ["benchmark", "variant", "unit"] + [self.labels[name] for name in names]
         body = [[row.benchmark, row.variant, row.unit] + [number(row.value(name)) for name in names]
                 for row in self.rows]
+        return head, body
+
+    def _bar_cells(self):
+        body = [[row.benchmark, row.variant, bar.describe(), f"{number(bar.value)} {bar.unit}".strip(), bar.verdict]
+                for row, bar in self.bars()]
+        return ["benchmark", "variant", "bar", "reached", "verdict"], body
+
+    def _table(self):
+        head, body = self._figure_cells()
         return layout(head, body, left=3)
 
     def _bar_lines(self):
-        body = [[row.benchmark, row.variant, bar.describe(), f"{number(bar.value)} {bar.unit}".strip(), bar.verdict]
-                for row, bar in self.bars()]
+        head, body = self._bar_cells()
         if not body:
             return []
         passed = sum(1 for line in body if line[4] == "PASS")
         missed = sum(1 for line in body if line[4] == "MISS")
-        lines = layout(["benchmark", "variant", "bar", "reached", "verdict"], body, left=5)
+        lines = layout(head, body, left=5)
         return lines + ["", f"{passed} bars passed, {missed} missed, {len(body) - passed - missed} not measured"]
+
+    def markdown(self):
+        """Bars and figures as two Markdown tables, for a document to take in."""
+        return "\n\n".join(markdown_table(*cells) for cells in (self._bar_cells(), self._figure_cells()))
 
     # -- files -------------------------------------------------------------------------------------------------
 
     def write(self, folder):
-        """Write summary.txt, figures.csv, bars.csv and summary.json."""
+        """Write summary.txt, summary.md, figures.csv, bars.csv and summary.json."""
         (folder / "summary.txt").write_text(self.text() + "\n")
+        (folder / "summary.md").write_text(self.markdown() + "\n")
         write_csv(folder / "figures.csv",
                   ["benchmark", "variant", "unit", "contestant", "median", "min", "max", "rounds"],
                   [[row.benchmark, row.variant, row.unit, name, row.value(name), min(values), max(values),
@@ -169,6 +182,11 @@ def layout(head, body, left):
         return "  ".join(cell.ljust(w) if i < left else cell.rjust(w)
                          for i, (cell, w) in enumerate(zip(cells, widths))).rstrip()
     return [line(head), "  ".join("-" * w for w in widths), *[line(cells) for cells in body]]
+
+
+def markdown_table(head, body):
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *body])
 
 
 def write_csv(path, head, rows):
