@@ -7,6 +7,20 @@ namespace {
 
 constexpr const char *kRoles[] = {"tasker_admin", "tasker_producer", "tasker_worker", "tasker_observer"};
 
+// CREATE EXTENSION takes over a schema that exists already. One that belongs to somebody else would let him
+// put objects beside ours.
+void require_own_schema()
+{
+    const Oid schema = get_namespace_oid("tasker", false);
+    HeapTuple tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(schema));
+    const Oid owner = reinterpret_cast<Form_pg_namespace>(GETSTRUCT(tuple))->nspowner;
+    ReleaseSysCache(tuple);
+    if (owner != GetUserId() && !superuser_arg(owner))
+        ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                errmsg("schema \"tasker\" belongs to \"%s\"", GetUserNameFromId(owner, false)),
+                errhint("Drop the schema, or make the role that creates the extension its owner."));
+}
+
 // Another database of the cluster may be creating the extension at this moment: one of both makes the role.
 void create_role(pg::Spi &spi, const char *name)
 {
@@ -19,6 +33,7 @@ void create_role(pg::Spi &spi, const char *name)
 
 TASKER_FUNCTION(create_roles)
 {
+    pg::pg_call([] { require_own_schema(); });
     pg::pg_call([] { LockSharedObject(AuthIdRelationId, InvalidOid, 0, ShareUpdateExclusiveLock); });
     pg::Spi spi(pg::Spi::Identity::caller);
     for (const char *role : kRoles)

@@ -90,6 +90,20 @@ pg::Statement broken_lanes(
     ") rules (broken, problem) where broken",
     {});
 
+// The flows' totals, which get_queue_status() shows.
+pg::Statement broken_totals(
+    "select pg_catalog.format('flow \"%s\"', s.flow_name), "
+    "  pg_catalog.format('it has %s records by status, statistics say %s', counted, said) "
+    "from tasker.get_queue_status() s join tasker.flow f using (flow_name) "
+    "left join (select r.flow_id, array[count(*) filter (where status = 'p'), "
+    "    count(*) filter (where status = 'r'), count(*) filter (where status = 'c'), "
+    "    count(*) filter (where status = 'f'), count(*) filter (where status = 'x')] as counted "
+    "  from tasker.queue_record r group by 1) t using (flow_id), "
+    "lateral (select array[s.pending + s.scheduled, s.processing, s.completed, s.failed, s.cancelled]) l "
+    "(said) "
+    "where said <> coalesce(counted, '{0,0,0,0,0}')",
+    {});
+
 } // namespace
 
 TASKER_FUNCTION(check_queue_integrity)
@@ -101,8 +115,10 @@ TASKER_FUNCTION(check_queue_integrity)
     report_rows(result, spi.run(double_ids));
     report_rows(result, spi.run(broken_keys));
     report_rows(result, spi.run(broken_seals));
-    if (lanes)
+    if (lanes) {
         report_rows(result, spi.run(broken_lanes));
+        report_rows(result, spi.run(broken_totals));
+    }
     return 0;
 }
 

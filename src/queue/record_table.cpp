@@ -164,10 +164,25 @@ void insert_index_entries(Partition *partition, std::span<TupleTableSlot *const>
         insert_entry(partition, partition->lane_index, slot, update);
 }
 
+// Would an updater of this row have to wait?
+bool holds_row(HeapTupleHeader row)
+{
+    const TransactionId holder = HeapTupleHeaderGetRawXmax(row);
+    if ((row->t_infomask & HEAP_XMAX_INVALID) != 0)
+        return false;
+    if ((row->t_infomask & HEAP_XMAX_IS_MULTI) != 0)
+        return MultiXactIdIsRunning(holder, false);
+    return !TransactionIdIsCurrentTransactionId(holder) && TransactionIdIsInProgress(holder);
+}
+
 // Forms the changed row and writes it over the one at `tid`.
 TM_Result update_tuple(Partition *partition, HeapTuple old_row, const Change &change, CommandId command,
                        Snapshot snapshot, bool wait)
 {
+    // heap_update itself knows no way not to wait.
+    if (!wait && is_held_by_others(partition, old_row->t_self))
+        return TM_WouldBlock;
+
     TupleDesc descriptor = RelationGetDescr(partition->heap);
     const int columns = descriptor->natts;
     auto *values = static_cast<Datum *>(palloc0(sizeof(Datum) * static_cast<Size>(columns)));
@@ -252,6 +267,18 @@ void insert_records(Partition *partition, const Change *rows, int count, Command
     for (int i = 0; i < count; i++)
         ExecDropSingleTupleTableSlot(slots[i]);
     pfree(slots);
+}
+
+bool is_held_by_others(Partition *partition, const ItemPointerData &tid)
+{
+    Buffer buffer = ReadBuffer(partition->heap, ItemPointerGetBlockNumber(&tid));
+    LockBuffer(buffer, BUFFER_LOCK_SHARE);
+    Page page = BufferGetPage(buffer);
+    ItemId item = PageGetItemId(page, ItemPointerGetOffsetNumber(&tid));
+    const bool held =
+        ItemIdIsNormal(item) && holds_row(reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item)));
+    UnlockReleaseBuffer(buffer);
+    return held;
 }
 
 RecordHead head_of(TupleTableSlot *slot)

@@ -93,6 +93,10 @@ void insert_record(Partition *partition, const Change &row, CommandId command);
 // The same for many rows through multi-insert: one WAL record a page.
 void insert_records(Partition *partition, const Change *rows, int count, CommandId command);
 
+// Has another transaction, which has not ended yet, locked or changed the row at `tid`? A look at the page as
+// it is now; in the next moment the answer may be another.
+bool is_held_by_others(Partition *partition, const ItemPointerData &tid);
+
 // Reads the head of the row in read_slot.
 RecordHead head_of(TupleTableSlot *slot);
 
@@ -113,8 +117,10 @@ IndexScanDesc begin_id_scan(Partition *partition, Snapshot snapshot);
 // Finds the row of an id and leaves it in partition->read_slot.
 bool find_id(Partition *partition, IndexScanDesc scan, int64_t id);
 
-// Updates the row in read_slot (HOT whenever no indexed column changes). With `wait` it waits for a
-// concurrent writer; TM_Ok, or what stood in the way.
+// Updates the row in read_slot (HOT whenever no indexed column changes); TM_Ok, or what stood in the way.
+// Waits for a concurrent writer when told to; else a row that is held by others is left alone
+// (TM_WouldBlock). Between that look and the update is a moment in which somebody may take the row: it is
+// then waited for after all.
 TM_Result update_record(Partition *partition, const Change &change, CommandId command, Snapshot snapshot,
                         bool wait);
 // The same for a row that was copied out of a scan.

@@ -97,8 +97,9 @@ bool locked_exclusively(Oid relid)
 const char *refuse_retirement(Oid partition, int64_t lower, int64_t upper)
 {
     (void)lower;
-    const bool last_word = locked_exclusively(partition);
-    if (!last_word && built_state(queue_parent()) != nullptr)
+    const DatabaseState *state = built_state(queue_parent());
+    // Under the exclusive lock every change has come to the lanes, but for what prepared transactions did.
+    if (state != nullptr && !(state->prepared_seen && locked_exclusively(partition)))
         return judge(tenants_by_lanes(partition), upper);
     return judge(tenants_by_counting(partition), upper);
 }

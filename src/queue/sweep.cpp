@@ -90,19 +90,6 @@ void give_back(Partition *partition, const RecordHead &head, Search &search)
     search.recovered++;
 }
 
-// Has somebody else locked or changed the row in read_slot without an outcome yet? Whoever it is lowers the
-// floor himself, or the next sweep finds the row again.
-bool is_being_changed(Partition *partition)
-{
-    bool must_free = false;
-    HeapTupleHeader row = ExecFetchSlotHeapTuple(partition->read_slot, false, &must_free)->t_data;
-    if ((row->t_infomask & HEAP_XMAX_INVALID) != 0)
-        return false;
-    if ((row->t_infomask & HEAP_XMAX_IS_MULTI) != 0)
-        return MultiXactIdIsRunning(HeapTupleHeaderGetRawXmax(row), false);
-    return TransactionIdIsInProgress(HeapTupleHeaderGetRawXmax(row));
-}
-
 // One row of the window.
 void look_at(Partition *partition, Search &search, Seen &seen)
 {
@@ -111,7 +98,9 @@ void look_at(Partition *partition, Search &search, Seen &seen)
         return;
     seen.first_live = std::min(seen.first_live, head.position);
     if (head.status == RecordStatus::pending) {
-        if (head.position < search.claim_floor && !is_being_changed(partition))
+        // Whoever holds the row at this moment lowers the floor himself, or the next sweep finds it again.
+        if (head.position < search.claim_floor &&
+            !is_held_by_others(partition, partition->read_slot->tts_tid))
             seen.first_pending = std::min(seen.first_pending, head.position);
         return;
     }
