@@ -96,6 +96,87 @@ create function tasker.health_check() returns jsonb
 comment on function tasker.health_check() is
 '{"status": "healthy" | "degraded" | "unhealthy", "reasons": [{"check", "severity", "message", "hint"}], "figures": {…}}. Checks that the worker runs and its duties succeed, who holds back the oldest snapshot, that partitions exist ahead of time, how old the backlog is and how many records failed. Takes milliseconds, whatever the size of the tables.';
 
+-- Metrics
+
+create function tasker.metrics()
+    returns table (metric text, labels jsonb, value double precision, help text, type text)
+    language sql volatile
+begin atomic
+    with status as materialized (select * from tasker.get_queue_status())
+    select 'tasker_queue_records', pg_catalog.jsonb_build_object('flow', s.flow_name, 'status', c.status),
+           c.records::double precision, 'Records by flow and status', 'gauge'
+    from status s
+    cross join lateral (values ('pending', s.pending), ('scheduled', s.scheduled), ('processing', s.processing),
+        ('completed', s.completed), ('failed', s.failed), ('cancelled', s.cancelled)) c (status, records)
+    union all
+    select 'tasker_queue_oldest_pending_seconds', pg_catalog.jsonb_build_object('flow', s.flow_name),
+           greatest(extract(epoch from pg_catalog.clock_timestamp() - s.oldest_pending_at), 0)::double precision,
+           'Age of the first due record in line', 'gauge'
+    from status s
+    where s.oldest_pending_at is not null
+    union all
+    select 'tasker_worker_up', '{}'::jsonb,
+           (case when w.state = 'running' then 1 else 0 end)::double precision,
+           'Whether the background worker of this database is running', 'gauge'
+    from tasker._worker_status() w
+    where w.database = pg_catalog.current_database()
+    union all
+    select 'tasker_worker_restarts_total', '{}'::jsonb, coalesce(w.restarts, 0)::double precision,
+           'Starts of the background worker after a failure, since the server started', 'counter'
+    from tasker._worker_status() w
+    where w.database = pg_catalog.current_database()
+    union all
+    select m.metric, pg_catalog.jsonb_build_object('duty', d.name), m.value, m.help, m.type
+    from tasker._duty_status() d
+    cross join lateral (values
+        ('tasker_duty_runs_total', d.runs::double precision, 'Runs of a duty by the background worker', 'counter'),
+        ('tasker_duty_failures_total', d.failures::double precision, 'Runs of a duty that failed', 'counter'),
+        ('tasker_duty_failures_in_a_row', d.failures_in_a_row::double precision,
+            'Failures of a duty since it last went well', 'gauge'),
+        ('tasker_duty_duration_seconds', extract(epoch from d.duration)::double precision,
+            'Duration of the last run of a duty', 'gauge'),
+        ('tasker_duty_last_run_timestamp_seconds', extract(epoch from d.last_run)::double precision,
+            'Start of the last run of a duty', 'gauge')) m (metric, value, help, type)
+    where m.value is not null
+    union all
+    select m.metric, pg_catalog.jsonb_build_object('set', p.parent::text), m.value, m.help, 'gauge'
+    from tasker.partition_status p
+    cross join lateral (values
+        ('tasker_partitions', p.partitions::double precision, 'Attached partitions of a set'),
+        ('tasker_partitions_ahead', p.partitions_ahead::double precision,
+            'Partitions of a set that are ready for the future'),
+        ('tasker_partition_retirements_overdue', p.overdue::double precision,
+            'Partitions of a set that are due to go and are still there'),
+        ('tasker_partition_rows_changed', p.rows_changed::double precision,
+            'Rows of a set that changed since its parent was last analyzed')) m (metric, value, help)
+    where m.value is not null
+    union all
+    select m.metric, pg_catalog.jsonb_build_object('kind', x.kind), m.value, m.help, 'gauge'
+    from (select h.kind, pg_catalog.max(h.age_xids)::double precision as age,
+                 pg_catalog.max(extract(epoch from h.held_for))::double precision as seconds
+          from tasker._xmin_holders() h
+          where h.affects in ('this database', 'all databases')
+          group by h.kind) x
+    cross join lateral (values
+        ('tasker_xmin_age_xids', x.age, 'Transactions since the oldest snapshot of a kind of holder'),
+        ('tasker_xmin_held_seconds', x.seconds, 'Age of the oldest snapshot of a kind of holder'))
+        m (metric, value, help)
+    where m.value is not null
+    union all
+    select 'tasker_info', pg_catalog.jsonb_build_object('version', e.extversion), 1::double precision,
+           'The installed version', 'gauge'
+    from pg_catalog.pg_extension e
+    where e.extname = 'tasker';
+end;
+comment on function tasker.metrics() is
+'Figures for a monitoring system: one row for each combination of metric and labels, with what it means and its type (gauge or counter). Counters of the worker start at 0 with the server.';
+create function tasker.metrics_openmetrics() returns text
+    language c volatile as 'MODULE_PATHNAME', 'tasker_metrics_openmetrics';
+comment on function tasker.metrics_openmetrics() is
+'The rows of metrics() in the OpenMetrics text format, for Prometheus and whatever reads its format.';
+revoke all on function tasker.metrics(), tasker.metrics_openmetrics() from public;
+grant execute on function tasker.metrics(), tasker.metrics_openmetrics() to tasker_observer, tasker_admin;
+
 -- Rights: nothing for PUBLIC.
 revoke all on function tasker.notify_launcher(), tasker.request_duty(text), tasker.start(), tasker.stop(), tasker._duty_status(),
     tasker._worker_status(), tasker._xmin_holders(), tasker.health_check() from public;

@@ -185,6 +185,23 @@ sql($node, "rollback prepared 'a prepared one'; select pg_drop_replication_slot(
 is(sql($node, "select count(*) from tasker.xmin_holders where identity in ('a prepared one', 'a reader', 'a_slot')"), 0,
 	'none of them is left');
 
+# Metrics
+
+sql($node, 'select tasker.enqueue($$quotes " and \ strokes$$, $${}$$) from generate_series(1, 3)');
+is( sql($node, "select string_agg(format('%s %s', labels ->> 'status', value), ', ' order by labels ->> 'status')
+	from tasker.metrics() where metric = 'tasker_queue_records' and labels ->> 'flow' ~ 'quotes'"),
+	'cancelled 0, completed 0, failed 0, pending 3, processing 0, scheduled 0', 'metrics() counts records');
+is(sql($node, "select string_agg(value::text, ',') from tasker.metrics() where metric = 'tasker_worker_up'"), 1,
+	'and knows the worker');
+is( sql($node, "select count(*) from (select metric, labels from tasker.metrics() group by 1, 2
+	having count(*) > 1 or count(distinct help) > 1) twice"), 0, 'no metric comes twice');
+my $text = sql($node, 'select tasker.metrics_openmetrics()');
+like($text, qr/^tasker_queue_records\{flow="quotes \\" and \\\\ strokes",status="pending"\} 3$/m, 'labels are escaped');
+like($text, qr/^# TYPE tasker_duty_runs counter\ntasker_duty_runs_total\{duty="analyze"\} \d+$/m, 'a counter');
+like($text, qr/\n# EOF\n?\z/, 'the end');
+my @strange = grep { !/^(# (HELP|TYPE|EOF).*|[a-z_]+(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? -?[0-9.e+-]+)$/ } split /\n/, $text;
+is(join('|', @strange), '', 'every line has the form that the format asks for');
+
 # Rights
 
 sql($node, 'create role watcher login; create role manager login; create role stranger login;
@@ -193,13 +210,14 @@ cmp_ok(sql($node, "set role watcher; select count(*) from tasker.duty_status"), 
 cmp_ok(sql($node, "set role watcher; select count(*) from tasker.worker_status"), '>=', 2, 'and workers');
 is(sql($node, "set role watcher; select count(*) >= 0 from tasker.xmin_holders"), 't', 'and holders');
 is(sql($node, "set role watcher; select tasker.health_check() ->> 'status'"), 'healthy', 'and health');
+cmp_ok(sql($node, "set role watcher; select count(*) from tasker.metrics()"), '>=', 30, 'and metrics');
 like(error_of($node, "set role watcher; select tasker.request_duty('sweep')"), qr/^42501/, 'but asks for nothing');
 is(sql($node, "set role manager; select tasker.request_duty('sweep')"), 't', 'an administrator does');
 sql($node, "set role manager; call tasker.run_duty('premake')");
 like(error_of($node, "set role stranger; $_"), qr/^42501/, "a stranger may not: $_")
   foreach ('select * from tasker.duty_status', 'select * from tasker.worker_status',
 	'select * from tasker.xmin_holders', 'select tasker.health_check()', 'select tasker.start()',
-	'select tasker.stop()', "call tasker.run_duty('sweep')", 'select tasker.notify_launcher()');
+	'select tasker.metrics_openmetrics()', 'select tasker.stop()', "call tasker.run_duty('sweep')", 'select tasker.notify_launcher()');
 
 # A database that the worker cannot open: tried again and again, logged once.
 
