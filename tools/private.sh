@@ -90,9 +90,11 @@ end_our_processes() {
     done
 }
 
-# Runs a command as the unprivileged user, from the scratch folder, with the private programs first in PATH.
+# Runs a command as the unprivileged user, from the scratch folder, with the private programs first in PATH, and in
+# the same locale everywhere: databases made under it are UTF-8. (LANG too: the TAP tests' own module takes LC_ALL away.)
 as_user() {
-    local -a command=(env -u PERL5OPT "HOME=$SCRATCH" "TMPDIR=$SCRATCH/tmp" "PATH=$BIN:$PATH" LC_ALL=C "$@")
+    local -a command=(env -u PERL5OPT "HOME=$SCRATCH" "TMPDIR=$SCRATCH/tmp" "PATH=$BIN:$PATH"
+        LANG=C.UTF-8 LC_ALL=C.UTF-8 "$@")
     cd "$SCRATCH"
     if [[ -n $RUN_USER ]]; then
         runuser -u "$RUN_USER" -- "${command[@]}"
