@@ -25,7 +25,7 @@ select id = :claimed as id, status, flow_instance_id, lease_token = :token as to
     lease_expires_at - claimed_at as lease, updated_at = claimed_at as updated
 from tasker.processing_queue where flow_name = 'cl_row' and status <> 'pending';
 -- The default name says which process it is; the default lease is the flow's.
-select tasker.alter_flow('cl_row', 'lease', '90 seconds');
+select tasker.alter_flow('cl_row', 'lease', '90 minutes');
 set application_name = 'claimer';
 select lease_token > :token as token_is_new from tasker.claim_records_batch('cl_row');
 reset application_name;
@@ -70,12 +70,14 @@ select qt.claim('cl_one', 10);
 
 -- Larger than one piece of a scan; with finished records between.
 select tasker.add_records_to_queue('cl_many', array_agg(jsonb_build_object('n', i) order by i)) from generate_series(1, 6000) i;
-select tasker.cancel_records(array_agg(id)) from tasker.processing_queue
-where flow_name = 'cl_many' and (payload ->> 'n')::int between 500 and 5499;
+select tasker.cancel_records(array_agg(id)) from
+    (select id, row_number() over (order by id) as number from tasker.processing_queue where flow_name = 'cl_many') q
+where number between 500 and 5499;
 select count(*), min((payload ->> 'n')::int), max((payload ->> 'n')::int) from tasker.claim_records_batch('cl_many', 400);
 select count(*), min((payload ->> 'n')::int), max((payload ->> 'n')::int) from tasker.claim_records_batch('cl_many', 200);
 select count(*), min((payload ->> 'n')::int), max((payload ->> 'n')::int) from tasker.claim_records_batch('cl_many', 2147483647);
 select * from qt.status('cl_many');
+select tasker.drop_flow('cl_many', true);
 
 -- In one transaction: own records, again and again, with and without savepoints.
 begin;

@@ -51,6 +51,7 @@ select tasker.mark_records_completed(array_agg(id), array_agg(payload), array_ag
 from tasker.claim_records_batch('co_5000', 5000);
 select count(*), count(*) filter (where result = payload) as right_results from tasker.processing_queue
 where flow_name = 'co_5000' and status = 'completed';
+select tasker.drop_flow('co_5000');
 
 -- Failure: pending again with one attempt less, at last a dead letter.
 select tasker.create_flow('co_fail', '{"max_attempts": 3, "backoff_base": "0"}') > 0 as has_id;

@@ -42,6 +42,8 @@ select tasker.mark_record_completed(max(q.id), (select payload from qt.large)) f
 where flow_name = 'en_large' and status = 'processing';
 select q.status, q.payload = l.payload as payload, q.result = l.payload as result
 from tasker.processing_queue q, qt.large l where flow_name = 'en_large' order by q.id;
+select tasker.drop_flow('en_large', true);
+drop table qt.large;
 
 -- Arrays: one record for each element, in their order, also when they are many, and when the lower bound is not 1.
 select tasker.add_records_to_queue('en_many', array_agg(jsonb_build_object('n', i) order by i))
@@ -49,6 +51,7 @@ from generate_series(1, 2345) i;
 select count(*), count(*) filter (where (payload ->> 'n')::int = number) as in_order
 from (select payload, row_number() over (order by id) as number from tasker.processing_queue
       where flow_name = 'en_many') q;
+select tasker.drop_flow('en_many', true);
 select tasker.add_records_to_queue('en_bounds', '[5:7]={1,2,3}'::jsonb[]);
 select tasker.add_records_to_queue('en_bounds', array['4', '5']::jsonb[], 3);
 select tasker.add_records_to_queue('en_bounds', array['6']::jsonb[], 3::smallint);
@@ -71,6 +74,7 @@ from generate_series(1, 1000) i;
 select count(*), count(*) filter (where (payload ->> 'n')::int = number) as in_order
 from (select payload, row_number() over (order by position) as number
       from tasker.queue_record join tasker.flow using (flow_id) where flow_name = 'en_same_time') q;
+select tasker.drop_flow('en_same_time', true);
 
 -- From within other statements: a modifying CTE, a trigger, a function, DO.
 create table qt.photo (id int primary key);

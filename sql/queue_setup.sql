@@ -62,11 +62,17 @@ select s.pending, s.scheduled, s.processing, s.completed, s.failed, s.cancelled,
 from tasker.get_queue_status(flow) s
 $$;
 
--- The id of a record, its current token.
+-- A record of a flow by its mark. The flow comes first: payloads of other flows are not looked at.
+create function qt.record(flow text, n text) returns setof tasker.queue_record language sql volatile as
+$$
+with r as materialized (
+    select * from tasker.queue_record where flow_id = (select f.flow_id from tasker.flow f where f.flow_name = $1))
+select * from r where payload ->> 'n' = $2
+$$;
 create function qt.id(flow text, n text) returns bigint language sql volatile as
-$$ select q.id from tasker.processing_queue q where q.flow_name = flow and q.payload ->> 'n' = n $$;
+$$ select id from qt.record(flow, n) $$;
 create function qt.token(flow text, n text) returns bigint language sql volatile as
-$$ select q.lease_token from tasker.processing_queue q where q.flow_name = flow and q.payload ->> 'n' = n $$;
+$$ select lease_token from qt.record(flow, n) $$;
 
 -- Claims, and says what came in which order.
 create function qt.claim(flow text, batch int default 1, instance text default 'w', lease interval default null)
