@@ -1,6 +1,6 @@
 """Claim and complete on a backlog: throughput by batch size, and latency under many clients."""
 
-from bench.lib import figures, pgbench
+from bench.lib import cpu, figures, pgbench
 from bench.lib.report import Bar, Row
 
 BACKLOG = 500_000
@@ -23,6 +23,7 @@ class ClaimRuns:
         self.backlog = ctx.scaled(BACKLOG, LEAST_BACKLOG)
         self.rates = {}
         self.last = {}
+        self.costs = {}
 
     def run(self, contestant, batch, clients, synchronous_commit="off"):
         """One run; returns records per second and keeps the latencies of its transactions."""
@@ -52,10 +53,14 @@ class ClaimRuns:
 
     def _measured(self, contestant, batch, clients, synchronous_commit, **length):
         contestant.reset(self.backlog)
-        outcome = pgbench.run(self.ctx.server, contestant.dbname, contestant.pgbench_script("claim", "complete"),
-                              clients=clients, defines=contestant.defines(batch=batch),
-                              synchronous_commit=synchronous_commit, log=True, **length)
+        with cpu.Meter(self.ctx.server) as meter:
+            outcome = pgbench.run(self.ctx.server, contestant.dbname,
+                                  contestant.pgbench_script("claim", "complete"), clients=clients,
+                                  defines=contestant.defines(batch=batch), synchronous_commit=synchronous_commit,
+                                  log=True, **length)
         left = contestant.pending()
+        cost = meter.per(self.backlog - left)
+        self.costs.setdefault((batch, clients, synchronous_commit), {}).setdefault(contestant.name, []).append(cost)
         if left == 0:
             self.ctx.say(f"{contestant.label} emptied the backlog before the run ended: the figure is too low")
         self.last[(contestant.name, batch, clients)] = outcome
@@ -73,6 +78,8 @@ def claim_complete(ctx):
                                 lambda c: runs.run(c, batch, clients))
         row = rows[batch] = ctx.report.add(Row("claim_complete", f"batch {batch}, {clients} clients", "records/s",
                                                found))
+        ctx.report.add(Row("claim_complete", f"batch {batch}, {clients} clients, server's CPU", "µs/record",
+                           runs.costs[(batch, clients, "off")]))
         ctx.report.ratio_bar(row, "seed", limit)
         if batch > 1:
             ctx.report.ahead_bar(row, PEERS)
