@@ -155,7 +155,7 @@ class Story:
     def run(self):
         deadline = time.monotonic() + DEADLINE.total_seconds()
         next_line = 0.0
-        while self.audit.refresh() and self.audit.left() > 0:
+        while not self.at_its_end():
             if time.monotonic() >= next_line:
                 self.audit.show_progress()
                 next_line = time.monotonic() + 1
@@ -166,6 +166,10 @@ class Story:
         self.audit.show_progress()
         if not (self.killed and self.frozen and self.thawed):
             raise DemoFailed("the queue was empty before the accidents could happen; is the machine very small?")
+
+    def at_its_end(self):
+        self.audit.refresh()
+        return self.audit.left() == 0 and not (self.frozen and not self.thawed)
 
     def step(self):
         share = self.audit.done() / self.total
