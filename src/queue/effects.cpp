@@ -46,10 +46,11 @@ void wake_for(const Effect &effect, int64_t lowered_to, int64_t due)
     FlowState *flow = effect.flow;
     int64_t wakes = 0;
 
-    if (effect.wake_all)
+    if (effect.wake_all) {
         wakes = PG_INT64_MAX;
-    else if (lowered_to !=
-             core::kNothing) // one is woken for a later record too: it has to set its alarm anew
+        flow->settings_changes++;
+    } else if (lowered_to !=
+               core::kNothing) // one is woken for a later record too: it has to set its alarm anew
         wakes = lowered_to <= due
                     ? std::max<int64_t>(1, effect.delta[core::status_index(core::RecordStatus::pending)])
                     : 1;

@@ -188,6 +188,11 @@ Flow flow_named(std::string_view name)
     unknown_flow(name);
 }
 
+void forget_cached_flows()
+{
+    cache_valid = false;
+}
+
 Flow flow_for_enqueue(std::string_view name)
 {
     for (;;) {

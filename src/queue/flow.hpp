@@ -32,6 +32,9 @@ struct Flow
 
 // The flow of that name. Errors: undefined_object.
 Flow flow_named(std::string_view name);
+
+// Has this backend read every flow anew.
+void forget_cached_flows();
 // The same; an unknown flow is created when tasker.auto_create_flows is on. It cannot be dropped by others
 // until the transaction ends.
 Flow flow_for_enqueue(std::string_view name);

@@ -88,9 +88,10 @@ struct FlowState
     Lane *open_lanes;                   // those whose claim floor is not kNothing: what claims look at
     int64_t counts[core::kStatusCount]; // sums over the lanes
     core::TokenBucket bucket;
-    bool limited;       // max_in_flight is set: completions wake waiters too
-    int64_t reserved;   // records claimed by transactions that have not ended yet, for max_in_flight
-    dlist_head waiters; // sleeping in wait_for_records, first come first woken
+    bool limited;             // max_in_flight is set: completions wake waiters too
+    int64_t reserved;         // records claimed by transactions that have not ended yet, for max_in_flight
+    dlist_head waiters;       // sleeping in wait_for_records, first come first woken
+    int64_t settings_changes; // commits that have changed the settings: caches hear of them a little later
 };
 
 // A backend that sleeps in wait_for_records; one slot per backend.

@@ -201,23 +201,49 @@ bool wait_by_polling(Waiting &waiting, BetweenTransactions &between)
     }
 }
 
+// Has the flow been changed since this backend last asked? The commit of a change wakes waiters, who may be
+// quicker than its invalidation messages to their caches.
+bool settings_have_changed(FlowState *flow)
+{
+    static FlowState *last_flow = nullptr;
+    static int64_t last_changes = 0;
+    LWLockAcquire(&flow->lock, LW_SHARED);
+    const int64_t changes = flow->settings_changes;
+    LWLockRelease(&flow->lock);
+    const bool changed = flow != last_flow || changes != last_changes;
+    last_flow = flow;
+    last_changes = changes;
+    return changed;
+}
+
+struct FlowToWatch
+{
+    Flow settings;
+    FlowState *flow; // null: no room in shared memory
+};
+
+// Reads the settings: from the cache, unless they have changed while we slept. The table may be another one,
+// after DROP and CREATE EXTENSION.
+FlowToWatch find_flow(Waiting &waiting)
+{
+    waiting.parent = queue_parent();
+    if (built_state(waiting.parent) == nullptr)
+        return {flow_named(waiting.flow_name), nullptr};
+    Flow settings = flow_named(waiting.flow_name);
+    FlowState *flow = flow_state(waiting.parent, settings.flow_id);
+    if (flow != nullptr && settings_have_changed(flow)) {
+        forget_cached_flows();
+        settings = flow_named(waiting.flow_name);
+        flow = flow_state(waiting.parent, settings.flow_id);
+    }
+    return {settings, flow};
+}
+
 bool wait_on_latch(Waiting &waiting, BetweenTransactions &between)
 {
     Waiter *waiter = own_waiter();
     for (;;) {
-        struct Found
-        {
-            Flow settings;
-            FlowState *flow;
-        };
-        // Settings may have changed while we slept: the cache answers unless they have. The table may be
-        // another one, after DROP and CREATE EXTENSION.
-        Found found = between.inside([&] {
-            Flow settings = flow_named(waiting.flow_name);
-            waiting.parent = queue_parent();
-            const bool lanes = built_state(waiting.parent) != nullptr;
-            return Found{settings, lanes ? flow_state(waiting.parent, settings.flow_id) : nullptr};
-        });
+        FlowToWatch found = between.inside([&] { return find_flow(waiting); });
         if (found.flow == nullptr) // shared memory has run out of room meanwhile
             return wait_by_polling(waiting, between);
         Look look = look_and_queue(found.settings, found.flow, waiter);

@@ -253,6 +253,20 @@ sub settings_wake
 	wakes('resume_flow()', $flow, "select tasker.resume_flow('$flow')");
 	sql($node, "select tasker.pause_flow('$flow')");
 	wakes('alter_flow()', $flow, "select tasker.alter_flow('$flow', 'paused', 'false')");
+
+	# Many times, for a waiter may be quicker than the news of the change to its session.
+	my $session = session();
+	my @waits;
+	foreach my $round (1 .. 30)
+	{
+		sql($node, "select tasker.pause_flow('$flow')");
+		start($session, "call tasker.wait_for_records('$flow', '1 minute')");
+		my $produced = produce("select tasker.resume_flow('$flow')");
+		my ($ready, $at) = result($session);
+		push @waits, $at - $produced;
+	}
+	is(scalar(grep { $_ > $WOKEN } @waits), 0, '... each time');
+	$session->quit;
 	return;
 }
 
