@@ -309,6 +309,15 @@ from tasker.processing_queue
 where status = 'failed';
 comment on view tasker.dead_letters is
 'Records without attempts left. Retry them with retry_records() or reset_failed_records(), delete them with purge_failed_records().';
+comment on column tasker.dead_letters.id is 'The record''s id, for retry_records()';
+comment on column tasker.dead_letters.flow_name is 'Its flow';
+comment on column tasker.dead_letters.payload is 'What the producer gave';
+comment on column tasker.dead_letters.error_message is 'Error of the last failed attempt';
+comment on column tasker.dead_letters.retry_count is 'Failed attempts';
+comment on column tasker.dead_letters.created_at is 'Time of creation (milliseconds, part of the id)';
+comment on column tasker.dead_letters.failed_at is 'Time of the last failed attempt';
+comment on column tasker.dead_letters.priority is '0 to 9, higher first';
+comment on column tasker.dead_letters.flow_instance_id is 'Who claimed it last';
 
 -- Duties and proofs
 
