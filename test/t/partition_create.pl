@@ -49,7 +49,7 @@ is(sql($node, "select count(*) from pg_inherits where inhparent = '$parent'::reg
 
 my $current = sql($node, "select inhrelid::regclass from pg_inherits where inhparent = '$parent'::regclass");
 is(sql($node, "select reloptions::text, relowner = (select relowner from pg_class where oid = '$parent'::regclass)
-	from pg_class where oid = '$current'::regclass"), '{fillfactor=30}|t',
+	from pg_class where oid = '$current'::regclass"), '{fillfactor=25}|t',
 	'it has the set\'s storage parameters and the owner of the parent');
 is(sql($node, "select string_agg(indisprimary::text || ' ' || regexp_replace(pg_get_indexdef(indexrelid), '.*btree ', ''),
 	', ' order by indisprimary) from pg_index where indrelid = '$current'::regclass"),
