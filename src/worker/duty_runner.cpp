@@ -72,8 +72,12 @@ class WorkerSteps final : public Steps
     {
         pg::LockScope lock(&shared()->lock, LW_SHARED);
         const DatabaseSlot *slot = find_slot(MyDatabaseId);
-        return slot == nullptr || must_leave(*slot) || slot->partition_wanted;
+        const bool stop = slot == nullptr || must_leave(*slot) || slot->partition_wanted;
+        was_stopped_ = was_stopped_ || stop;
+        return stop;
     }
+    // Has the duty been told to leave work undone?
+    bool was_stopped() const { return was_stopped_; }
 
   protected:
     void run(void (*call)(void *), void *object) override
@@ -110,6 +114,7 @@ class WorkerSteps final : public Steps
 
     int timeout_ms_;
     MemoryContext memory_;
+    mutable bool was_stopped_ = false;
 };
 
 MemoryContext duty_memory()
@@ -286,6 +291,8 @@ RunResult run_guarded(const char *activity, int timeout_ms, DutyBody body)
     try {
         WorkerSteps steps(timeout_ms, memory);
         body(steps);
+        if (steps.was_stopped())
+            result.outcome = Outcome::cancelled;
     } catch (const Interlude &interlude) {
         result.outcome = interlude.outcome;
     } catch (...) {

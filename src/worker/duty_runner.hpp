@@ -10,7 +10,7 @@ enum class Outcome
 {
     done,
     failed,    // with an error: see the result's texts
-    cancelled, // by a signal: an end, a partition that is wanted, or pg_cancel_backend
+    cancelled, // to be continued: it was told to end, or to make way for a partition that is wanted
     busy,      // somebody is creating, dropping or altering the extension
     gone,      // the extension does not exist any more
     replaced,  // it is another one: dropped and created again

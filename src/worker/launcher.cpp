@@ -82,7 +82,7 @@ bool Launcher::lacks_extension(Oid database) const
 // hold.
 void Launcher::look_at_databases()
 {
-    bool asked;
+    bool asked = false;
     {
         pg::LockScope lock(&shared()->lock, LW_EXCLUSIVE);
         asked = std::exchange(shared()->look_at_databases, false);
@@ -109,7 +109,7 @@ void Launcher::free_slot(DatabaseSlot &slot)
 // A worker that was asked of the postmaster and did not come.
 void Launcher::give_up_start(DatabaseSlot &slot, int64_t now)
 {
-    pid_t pid;
+    pid_t pid = 0;
     BackgroundWorkerHandle *handle = handles_[index_of(slot)];
     const bool stopped = handle != nullptr && GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
     const bool overdue = now - slot.starting_since_us > kStartLimitUs || now < slot.starting_since_us;
@@ -255,7 +255,7 @@ void Launcher::start(DatabaseSlot &slot)
 bool Launcher::start_next()
 {
     WorkerShared &state = *shared();
-    DatabaseSlot *slot;
+    DatabaseSlot *slot = nullptr;
     {
         pg::LockScope lock(&state.lock, LW_EXCLUSIVE);
         const int64_t now = now_us();

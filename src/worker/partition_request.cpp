@@ -14,7 +14,7 @@ namespace tasker::worker {
 namespace {
 
 constexpr int64_t kPatienceUs = 5 * core::kUsPerSecond;
-constexpr int64_t kBeforeCancelUs = 20 * 1000; // a duty that yields gets this long to end by itself
+constexpr int64_t kBeforeCancelUs = 20'000; // a duty that yields gets this long to end by itself
 constexpr int kCreateTimeoutMs = 5000;
 
 // Takes a free slot, or one whose requester has died; the lock is held. Null when all are in use.
