@@ -78,6 +78,11 @@ check_style() {
 # The tree was copied before the build, so the copy holds the script as it was committed.
 check_script() {
     local script=tasker--1.0.sql committed=$OUT/committed.sql
+    if [[ ! -e $SCRATCH/tree/$script ]]; then
+        say "    $script is missing: make it with \"make sql\" and commit it"
+        result 0 1
+        return
+    fi
     cp "$SCRATCH/tree/$script" "$committed"
     rm "$SCRATCH/tree/$script"
     make -C "$SCRATCH/tree" --no-print-directory PG_CONFIG="$PG_CONFIG" "$script" >"$OUT/script.log" 2>&1 ||
