@@ -152,6 +152,7 @@ void invalidate_state(DatabaseState *database)
     LWLockAcquire(&shared_state()->directory, LW_EXCLUSIVE);
     if (database->build == BuildState::built)
         database->build = BuildState::unbuilt;
+    database->invalidated = true; // a rebuild under way may count what is gone
     LWLockRelease(&shared_state()->directory);
 }
 

@@ -55,6 +55,7 @@ Right take_right(DatabaseState *database, bool again)
             if (!built)
                 database->build = BuildState::building;
             database->claimed_by_rebuild = true;
+            database->invalidated = false;
         }
         LWLockRelease(&state->directory);
         if (own_rebuild == database || (!busy && built)) {
@@ -291,7 +292,7 @@ void finish(DatabaseState *database, std::span<Found> found, bool first)
     });
     database->rebuilding = false;
     database->claimed_by_rebuild = false;
-    database->build = BuildState::built;
+    database->build = database->invalidated ? BuildState::unbuilt : BuildState::built;
     LWLockRelease(&database->apply);
     LWLockRelease(&state->directory);
     own_rebuild = nullptr;
@@ -329,8 +330,10 @@ DatabaseState *built_state(Oid parent)
     DatabaseState *database = database_state(parent);
     if (database == nullptr)
         return nullptr;
-    if (database->build != BuildState::built && take_right(database, false) == Right::build)
-        run_rebuild(database, parent);
+    while (database->build != BuildState::built) {
+        if (take_right(database, false) == Right::build)
+            run_rebuild(database, parent);
+    }
     return database->overflow ? nullptr : database;
 }
 

@@ -108,6 +108,7 @@ void begin_database(DatabaseState &database, Oid oid, Oid parent)
     database.prepared_seen = false;
     database.rebuilding = false;
     database.claimed_by_rebuild = false;
+    database.invalidated = false;
 }
 
 DatabaseState *find_database(SharedState *state, Oid oid)

@@ -116,6 +116,7 @@ struct DatabaseState
     bool ids_raised; // the id clock has been raised above every id in the table
     bool claimed_by_rebuild; // some backend has the right to (re)build; under `directory`
     BuildState build;        // under `directory`
+    bool invalidated;        // since the rebuild under way began; under `directory`
     bool overflow;      // a lane or flow found no room: everything works without shared memory from then on
     bool prepared_seen; // a prepared transaction has touched records: counts need a rebuild once it ends
     ConditionVariable built; // build has changed

@@ -173,7 +173,7 @@ sub waiters_of_a_dropped_extension
 	{
 		$waiter->query_until(qr/returned/, '');
 		PostgreSQL::Test::Utils::pump_until($waiter->{run}, $waiter->{timeout}, \$waiter->{stderr}, qr/returned/);
-		like($waiter->{stderr}, qr/(flow "line \d"|relation "tasker.flow") does not exist/, 'a waiter hears that his flow is gone');
+		like($waiter->{stderr}, qr/(flow "line \d"|relation "tasker\.\w+") does not exist/, 'a waiter hears that his flow is gone');
 		$waiter->quit;
 	}
 	my $produced = sql($node, 'select extract(epoch from clock_timestamp())');

@@ -263,6 +263,33 @@ sub crash_while_rebuilding
 	return;
 }
 
+# The table is emptied after the rebuild has taken its snapshot, and before it has read a row.
+sub truncate_while_rebuilding
+{
+	foreach my $first (0, 1)
+	{
+		my $what = $first ? 'the first build' : 'a rebuild';
+		# The partition that was made first is the one that a rebuild locks first.
+		my $partition = sql($node, "select partition from tasker.show_partitions('tasker.queue_record') order by partition::oid limit 1");
+		my ($locker, $rebuilder) = map { session() } 1 .. 2;
+		$node->restart if $first;
+		($locker, $rebuilder) = map { session() } 1 .. 2 if $first;
+		$rebuilder->query_safe('select tasker.next_record_id()');    # whose session has looked around before
+		$locker->query_safe("begin; lock table $partition in access exclusive mode");
+		start_blocked($rebuilder, $first ? 'select count(*) from tasker.get_queue_status()' : 'select tasker.rebuild_queue_state()');
+		sql($node, "select tasker.add_records_to_queue('load', '{1,2,3}')");
+		$locker->query_safe('truncate tasker.queue_record');
+		$locker->query_safe('commit');
+		my (undef, $error) = result($rebuilder);
+		is($error, '', "TRUNCATE during $what: it goes through");
+		$_->quit foreach $locker, $rebuilder;
+		queue_is_exact($node, "TRUNCATE during $what");
+		sql($node, "select tasker.add_records_to_queue('load', '{1,2}')");
+		is(scalar(drained($node, 'load')), 2, '... and the queue goes on');
+	}
+	return;
+}
+
 # --- partitions of the past --------------------------------------------------------------------------------------
 
 # Their counts are sealed; what is changed in them afterwards counts all the same, whatever snapshot changes it.
@@ -315,6 +342,7 @@ rebuild_is_broken_off();
 first_build_is_broken_off();
 crash_while_rebuilding();
 sealed_partitions();
+truncate_while_rebuilding();
 server_did_not_crash($node);
 
 $node->stop;
