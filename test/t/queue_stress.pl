@@ -49,6 +49,7 @@ sql($node, <<~'SQL');
 	create table stress.claims (id bigint, token bigint, retry_count int, tx text);
 	create table stress.ledger (id bigint, kind text, token bigint, tx text);
 	create table stress.said (line jsonb);
+	select tasker.create_partition('tasker.queue_record', now()::text); -- some write the table directly
 	select tasker.create_flow('steady', '{"max_attempts": 1000000, "backoff_base": "20 ms", "backoff_max": "200 ms"}');
 	select tasker.create_flow('limited', '{"max_attempts": 1000000, "max_in_flight": 30, "rate_limit": 500,
 		"backoff_base": "0", "lease": "3 seconds"}');
