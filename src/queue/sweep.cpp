@@ -41,6 +41,7 @@ struct Search
     TimestampTz now;
     TimestampTz claimed_before; // claims older than this are orphans
     bool orphans;               // give back ended leases
+    bool renew;                 // floors and bounds; not on sight of own changes, which may be undone
     int64_t claim_floor;        // of the lane: a pending record from here on is found by claims
     int64_t recovered;
     int64_t lowered;
@@ -153,10 +154,14 @@ void look_over_lane(const LaneRef &ref, Search &search)
     PopActiveSnapshot();
 
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
-    lane->done.end_scan(seen.first_live);
-    lane->earliest_expiry = std::min(lane->expiry_since, seen.earliest_expiry);
-    lane->earliest_claim = std::min(lane->claim_since, seen.earliest_claim);
-    lane->latest_held = std::max(lane->held_since, seen.latest_held);
+    if (search.renew) {
+        lane->done.end_scan(seen.first_live);
+        lane->earliest_expiry = std::min(lane->expiry_since, seen.earliest_expiry);
+        lane->earliest_claim = std::min(lane->claim_since, seen.earliest_claim);
+        lane->latest_held = std::max(lane->held_since, seen.latest_held);
+    } else {
+        lane->done.abandon_scan();
+    }
     if (seen.first_pending < lane->claim.value) {
         lane->claim.lower(seen.first_pending);
         claim_floor_changed(lane);
@@ -231,6 +236,7 @@ int64_t recover(Oid parent, int64_t timeout_us, int32_t flow_id)
     search.claimed_before = timeout_us < search.now - MIN_TIMESTAMP ? search.now - timeout_us
                                                                     : static_cast<TimestampTz>(MIN_TIMESTAMP);
     search.orphans = true;
+    search.renew = !have_own_effects();
 
     if (built_state(parent) == nullptr) {
         recover_by_scanning(search, flow_id);
@@ -274,6 +280,7 @@ int64_t sweep()
     Search search{};
     search.parent = parent;
     search.now = GetCurrentTimestamp();
+    search.renew = !have_own_effects();
     std::span<LaneRef> live = lanes_where([](const Lane &lane) {
         return lane.done.value < lane.claim.value &&
                lane.count(RecordStatus::pending) + lane.count(RecordStatus::processing) > 0;
