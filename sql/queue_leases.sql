@@ -79,6 +79,29 @@ select * from qt.status('le_orphan');
 -- The other flow backs off.
 select tasker.cleanup_orphaned_records(timeout => '0', flow_name => 'le_other');
 select * from qt.status('le_other');
+-- Whoever looks for orphans in a transaction that has itself finished or prolonged records sees those changes; when it is
+-- rolled back, the records are found all the same.
+select tasker.create_flow('le_undone', '{"backoff_base": "0", "max_attempts": 9}') > 0 as has_id;
+select qt.add('le_undone', 'a', 'b', 'c');
+select qt.claim('le_undone', 3, 'w', '1 second');
+begin;
+select tasker.extend_lease(array[qt.id('le_undone', 'b'), qt.id('le_undone', 'c')], '1 day');
+select tasker.mark_record_completed(qt.id('le_undone', 'a'));
+select tasker.sweep_queue() >= 0 as swept;
+select tasker.cleanup_orphaned_records('1 day', 'le_undone');
+rollback;
+begin;
+savepoint s;
+select tasker.mark_record_completed(qt.id('le_undone', 'a'));
+select tasker.mark_record_failed(qt.id('le_undone', 'b'), 'x', '1 day');
+select tasker.sweep_queue() >= 0 as swept;
+select tasker.cleanup_orphaned_records('1 day', 'le_undone');
+rollback to s;
+commit;
+select * from tasker.check_queue_integrity();
+select pg_sleep(1.1);
+select tasker.cleanup_orphaned_records('1 day', 'le_undone') between 0 and 3 as recovered;
+select n, status, retry_count, error from qt.records('le_undone');
 -- Completed records are no orphans.
 select qt.add('le_done', 'a', 'b');
 select qt.claim('le_done', 2);
