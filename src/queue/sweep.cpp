@@ -12,6 +12,8 @@
 // prepared and committed by another backend, or its row was locked by hand when a claim passed it. The sweep
 // lowers the floor to it. After prepared transactions have ended it counts everything anew (rebuild.cpp).
 //
+// It also forgets the lanes of partitions that were dropped or detached by hand.
+//
 // Both raise the done floor as they go (the same rules as claims, core/floor.hpp, one sweep at a time).
 #include "queue/duties.hpp"
 
@@ -267,6 +269,36 @@ void rebuild_after_prepared(Oid parent, DatabaseState *database)
     rebuild(parent);
 }
 
+std::span<Oid> partitions_by_oid(Oid parent)
+{
+    std::span<const partition::DirectoryEntry> entries = partition::directory(parent);
+    auto *relids = static_cast<Oid *>(palloc(sizeof(Oid) * std::max<size_t>(entries.size(), 1)));
+    for (size_t i = 0; i < entries.size(); i++)
+        relids[i] = entries[i].relid;
+    std::sort(relids, relids + entries.size());
+    return {relids, entries.size()};
+}
+
+// Forgets the lanes of tables that are partitions no more; retirement does so itself. Only while nobody works
+// with the table: one that we do not see may be new, and its maker's transaction not committed.
+void forget_lost_partitions(Oid parent)
+{
+    const auto is_in = [](std::span<Oid> relids, Oid relid) {
+        return std::binary_search(relids.begin(), relids.end(), relid);
+    };
+    std::span<Oid> known = partitions_by_oid(parent);
+    std::span<LaneRef> strays =
+        lanes_where([&](const Lane &lane) { return !is_in(known, lane.key.partition); });
+    for (const LaneRef &ref : strays) {
+        const Oid relid = ref.key.partition;
+        if (!ConditionalLockRelationOid(relid, ShareLock))
+            continue;
+        if (!is_in(partitions_by_oid(parent), relid))
+            remove_lanes_of_partition(relid);
+        UnlockRelationOid(relid, ShareLock);
+    }
+}
+
 } // namespace
 
 int64_t sweep()
@@ -276,6 +308,7 @@ int64_t sweep()
     if (database == nullptr)
         return 0;
     rebuild_after_prepared(parent, database);
+    forget_lost_partitions(parent);
 
     Search search{};
     search.parent = parent;

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use PostgreSQL::Test::BackgroundPsql;
 use Test::More;
 
 use QueueChecks;
@@ -80,6 +81,39 @@ sub recovered { return sql($node, "select tasker.cleanup_orphaned_records('1 hou
 		lease_expires_at = now(), lease_token = 1 where id = $ids[1]");
 	is(recovered('by hand'), 1, 'an orphan that was made by hand, far ahead of the floor, is found');
 	queue_is_exact($node, 'records changed by hand');
+}
+
+# Partitions that go by an administrator's hand take their records out of the statistics, at the next sweep.
+{
+	my $days = 2;
+	foreach my $how ('drop table %s', 'alter table tasker.queue_record detach partition %s',
+		'alter table tasker.queue_record detach partition %s concurrently', 'begin; drop table %s; rollback')
+	{
+		my $partition = sql($node, "select tasker.create_partition('tasker.queue_record', (now() - interval '$days days')::text)");
+		sql($node, "select tasker.create_flow('lost $days')");
+		sql($node, "insert into tasker.queue_record (id, position, flow_id, payload, status, changed_at)
+			select id + i, id + i, flow_id, '1', case when i < 3 then 'p' else 'c' end, now() from tasker.flow, generate_series(1, 5) i,
+			    lateral (select ((extract(epoch from now() - interval '$days days') * 1000)::bigint << 20) as id) ids
+			where flow_name = 'lost $days'");
+		sql($node, sprintf $how, $partition);
+		sql($node, 'select tasker.sweep_queue()');
+		my $done = sprintf $how, 'a partition';
+		queue_is_exact($node, $done);
+		is(status_of($node, "lost $days"), $how =~ /rollback/ ? '2 0 0 3 0 0 5' : '0 0 0 0 0 0 0', "$done: what is left");
+		is(scalar(drained($node, "lost $days")), $how =~ /rollback/ ? 2 : 0, "$done: and is handed out");
+		$days++;
+	}
+
+	# One that somebody makes at this moment, and has not committed, is not lost.
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	$session->query_safe('begin');
+	$session->query_safe("select tasker.create_partition('tasker.queue_record', (now() - interval '20 days')::text)");
+	$session->query_safe("insert into tasker.queue_record (id, flow_id, payload)
+		select (extract(epoch from now() - interval '20 days') * 1000)::bigint << 20, flow_id, '1' from tasker.flow where flow_name = 'swept'");
+	sql($node, 'select tasker.sweep_queue()');
+	$session->query_safe('commit');
+	$session->quit;
+	queue_is_exact($node, 'a partition that was made during a sweep');
 }
 
 server_did_not_crash($node);
