@@ -63,12 +63,20 @@ sub crash_server
 
 	$node->kill9;
 	kill 'KILL', @pids;
-	# A new postmaster refuses to start while one of them is there: attached to the shared memory, or dead and not
-	# yet collected by its parent. Where nobody collects (a container without an init), the dead stay for good.
+	# The postmaster may have started another process between the look and its end. One that lived on beside the next
+	# server would write into the same files.
+	my $tries = 1_000;
+	while (my @alive = server_processes($node))
+	{
+		die "processes @alive of a killed server stay" if $tries-- <= 0;
+		kill 'KILL', @alive;
+		push @pids, @alive;
+		usleep(10_000);
+	}
+	# A new postmaster refuses to start while the dead have not been collected by their parent. Where nobody collects
+	# (a container without an init), they stay for good.
 	my $left = 1_000;
 	usleep(10_000) while $left-- > 0 && grep { kill 0, $_ } @pids;
-	my @alive = grep { -e "/proc/$_" && PostgreSQL::Test::Utils::slurp_file("/proc/$_/stat") !~ /\) Z / } @pids;
-	die "processes @alive of a killed server stay" if @alive;
 	unlink $node->data_dir . '/postmaster.pid' if $left <= 0;
 	return;
 }
