@@ -97,11 +97,16 @@ bool locked_exclusively(Oid relid)
 const char *refuse_retirement(Oid partition, int64_t lower, int64_t upper)
 {
     (void)lower;
-    const DatabaseState *state = built_state(queue_parent());
-    // Under the exclusive lock every change has come to the lanes, but for what prepared transactions did.
-    if (state != nullptr && !(state->prepared_seen && locked_exclusively(partition)))
-        return judge(tenants_by_lanes(partition), upper);
-    return judge(tenants_by_counting(partition), upper);
+    DatabaseState *state = built_state(queue_parent());
+    const bool last_word = locked_exclusively(partition);
+    // The last word has the table: a partition that is detached already may have lost its lanes to a restart.
+    const bool by_lanes = state != nullptr && !last_word;
+    const char *reason =
+        judge(by_lanes ? tenants_by_lanes(partition) : tenants_by_counting(partition), upper);
+    // It is attached again now; whoever has counted in between has not seen it.
+    if (last_word && reason != nullptr && state != nullptr)
+        state->prepared_seen = true;
+    return reason;
 }
 
 void retired(Oid partition)
