@@ -139,6 +139,16 @@ sub wait_for_server
 	die 'the server does not come back';
 }
 
+# Is the process there, and not only waiting to be collected? It may go while we look.
+sub is_running
+{
+	my ($pid) = @_;
+	open my $stat, '<', "/proc/$pid/stat" or return 0;
+	my $line = <$stat>;
+	close $stat;
+	return defined $line && $line !~ /\) Z /;
+}
+
 # Returns false when there is no such backend.
 sub killed_backend
 {
@@ -148,7 +158,7 @@ sub killed_backend
 	return 0 if $status != 0 || $pid eq '' || !kill 'KILL', $pid;
 	# Until then the postmaster may not have noticed, and still let others in.
 	my $left = 10 * $PostgreSQL::Test::Utils::timeout_default;
-	usleep(100_000) while $left-- > 0 && -e "/proc/$pid" && slurp_file("/proc/$pid/stat") !~ /\) Z /;
+	usleep(100_000) while $left-- > 0 && is_running($pid);
 	wait_for_server($node);
 	return 1;
 }
