@@ -3,7 +3,7 @@
 from bench.lib import database, pgbench
 from bench.lib.report import Row
 
-RECORDS = 50_000
+RECORDS = 20_000
 
 # Clients are few so that nothing but the records' own life writes; batches as in the other benchmarks.
 CLIENTS = 1
