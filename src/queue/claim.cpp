@@ -241,6 +241,22 @@ class OpenPartitions
     int count_ = 0;
 };
 
+// Leaves a lane whose partition this very transaction has dropped. It may still roll that back, and it may
+// have effects on the lane: the floor comes back at an abort, and the sweep forgets the lane after a commit.
+void pass_over(Lane *lane)
+{
+    FlowState *flow = lane->flow;
+    Effect &effect = effect_on_lane(lane);
+    LWLockAcquire(&lane->scan_lock, LW_EXCLUSIVE);
+    LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+    effect.lower_on_abort = std::min(effect.lower_on_abort, lane->claim.begin_scan());
+    lane->claim.end_scan(core::kNothing);
+    claim_floor_changed(lane);
+    LWLockRelease(&flow->lock);
+    LWLockRelease(&lane->scan_lock);
+    raise_own_floor(lane, core::kNothing);
+}
+
 void claim_from_lanes(Claim &claim, FlowState *flow)
 {
     OpenPartitions partitions;
@@ -251,7 +267,10 @@ void claim_from_lanes(Claim &claim, FlowState *flow)
             break;
         Partition *partition = partitions.open(turn->partition);
         if (partition == nullptr) { // dropped by hand: nothing of it is left
-            remove_lanes_of_partition(turn->partition);
+            if (holds_exclusively(turn->partition))
+                pass_over(turn->lane);
+            else
+                remove_lanes_of_partition(turn->partition);
             continue;
         }
         Found found = scan_lane(claim, partition, *turn);

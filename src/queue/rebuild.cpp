@@ -255,9 +255,7 @@ std::span<Found> scan_lanes(Oid parent, Snapshot snapshot)
 void finish_lane(Lane *lane, const Found &found, bool first)
 {
     for (int i = 0; i < core::kStatusCount; i++) {
-        const int64_t count = found.counts[i] + lane->since[i];
-        lane->flow->counts[i] += count - lane->counts[i];
-        lane->counts[i] = count;
+        lane->counts[i] = found.counts[i] + lane->since[i];
     }
     // Lanes made since tracking began are not being scanned, and hide nothing either.
     if (first && lane->claim.scanning) {
@@ -272,6 +270,24 @@ void finish_lane(Lane *lane, const Found &found, bool first)
     lane->latest_held = std::max(lane->latest_held, found.highest_held);
     lane->earliest_expiry = std::min(lane->earliest_expiry, found.earliest_expiry);
     lane->earliest_claim = std::min(lane->earliest_claim, found.earliest_claim);
+}
+
+// The totals of each flow, those without lanes too. `directory` and `apply` are held exclusively.
+void add_up_flows()
+{
+    HASH_SEQ_STATUS scan;
+    begin_flow_walk(&scan);
+    while (auto *flow = static_cast<FlowState *>(hash_seq_search(&scan))) {
+        if (flow->key.database != MyDatabaseId)
+            continue;
+        LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
+        memset(flow->counts, 0, sizeof flow->counts);
+        for (Lane *lane = flow->lanes; lane != nullptr; lane = lane->next) {
+            for (int i = 0; i < core::kStatusCount; i++)
+                flow->counts[i] += lane->counts[i];
+        }
+        LWLockRelease(&flow->lock);
+    }
 }
 
 void finish(DatabaseState *database, std::span<Found> found, bool first)
@@ -290,6 +306,7 @@ void finish(DatabaseState *database, std::span<Found> found, bool first)
         wake_waiters(lane->flow, PG_INT64_MAX);
         LWLockRelease(&lane->flow->lock);
     });
+    add_up_flows();
     database->rebuilding = false;
     database->claimed_by_rebuild = false;
     database->build = database->invalidated ? BuildState::unbuilt : BuildState::built;

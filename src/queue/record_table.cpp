@@ -228,6 +228,13 @@ Partition *open_partition(Oid relid, LOCKMODE mode)
     return partition;
 }
 
+bool holds_exclusively(Oid relid)
+{
+    LOCKTAG tag;
+    SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+    return LockHeldByMe(&tag, AccessExclusiveLock);
+}
+
 void close_partition(Partition *partition)
 {
     ExecDropSingleTupleTableSlot(partition->read_slot);

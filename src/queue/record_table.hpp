@@ -65,6 +65,8 @@ struct Partition
 // Opens a partition for writing; null when the relation is gone.
 Partition *open_partition(Oid relid, LOCKMODE mode = RowExclusiveLock);
 void close_partition(Partition *partition);
+// Does this transaction hold the table ACCESS EXCLUSIVE? So does one that has dropped or detached it.
+bool holds_exclusively(Oid relid);
 
 // New column values for a row: what is set replaces, everything else stays.
 struct Change

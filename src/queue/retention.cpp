@@ -12,6 +12,7 @@
 #include "pg/spi.hpp"
 #include "queue/flow.hpp"
 #include "queue/rebuild.hpp"
+#include "queue/record_table.hpp"
 
 namespace tasker::queue {
 namespace {
@@ -85,20 +86,13 @@ const char *judge(std::span<const Tenant> tenants, int64_t upper)
     return nullptr;
 }
 
-bool locked_exclusively(Oid relid)
-{
-    LOCKTAG tag;
-    SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-    return LockHeldByMe(&tag, AccessExclusiveLock);
-}
-
 // The hook of the partition plane. It is asked twice; while the partition is held ACCESS EXCLUSIVE nobody can
 // add to it any more, and the table itself is asked.
 const char *refuse_retirement(Oid partition, int64_t lower, int64_t upper)
 {
     (void)lower;
     DatabaseState *state = built_state(queue_parent());
-    const bool last_word = locked_exclusively(partition);
+    const bool last_word = holds_exclusively(partition);
     // The last word has the table: a partition that is detached already may have lost its lanes to a restart.
     const bool by_lanes = state != nullptr && !last_word;
     const char *reason =

@@ -409,6 +409,11 @@ void begin_lane_walk(HASH_SEQ_STATUS *scan)
     hash_seq_init(scan, lane_table);
 }
 
+void begin_flow_walk(HASH_SEQ_STATUS *scan)
+{
+    hash_seq_init(scan, flow_table);
+}
+
 void remove_lanes_of_partition(Oid partition)
 {
     SharedState *state = shared_state();

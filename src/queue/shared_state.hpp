@@ -162,6 +162,8 @@ void claim_floor_changed(Lane *lane);
 
 // Begins a walk over all lanes of all databases with hash_seq_search; `directory` is held until it ends.
 void begin_lane_walk(HASH_SEQ_STATUS *scan);
+// Likewise over all flows.
+void begin_flow_walk(HASH_SEQ_STATUS *scan);
 
 // Forgets the lanes of a dropped partition.
 void remove_lanes_of_partition(Oid partition);

@@ -137,7 +137,8 @@ void look_over_lane(const LaneRef &ref, Search &search)
 {
     Partition *partition = open_partition(ref.key.partition);
     if (partition == nullptr) {
-        remove_lanes_of_partition(ref.key.partition);
+        if (!holds_exclusively(ref.key.partition))
+            remove_lanes_of_partition(ref.key.partition);
         return;
     }
     Lane *lane = ref.lane;
@@ -291,7 +292,8 @@ void forget_lost_partitions(Oid parent)
         lanes_where([&](const Lane &lane) { return !is_in(known, lane.key.partition); });
     for (const LaneRef &ref : strays) {
         const Oid relid = ref.key.partition;
-        if (!ConditionalLockRelationOid(relid, ShareLock))
+        // What this very transaction has dropped or detached is forgotten when that has committed.
+        if (holds_exclusively(relid) || !ConditionalLockRelationOid(relid, ShareLock))
             continue;
         if (!is_in(partitions_by_oid(parent), relid))
             remove_lanes_of_partition(relid);
