@@ -224,4 +224,17 @@ select tasker.purge_failed_records('bad', '178000000 years');
 select tasker.record_id_time(0) = '1970-01-01+00', tasker.record_id_time(-1) <= '1970-01-01+00', tasker.record_id_time(null) is null,
     tasker.record_id_time(9223372036854775807) > '2248-01-01+00', tasker.record_id_time(-9223372036854775808) < '1970-01-01+00';
 
+insert into tasker.processing_queue (flow_name, payload, retry_count)
+values ('bad', '{"n": "worn out"}', 2147483647), ('bad', '{"n": "fresh"}', -2147483648);
+select qt.claim('bad', 9, 'w');
+select tasker.mark_record_failed(qt.id('bad', 'worn out'), 'x'), tasker.mark_record_failed(qt.id('bad', 'fresh'), 'x');
+select n, status, retry_count from qt.records('bad') where n in ('worn out', 'fresh');
+-- Names that mean something elsewhere; a name that is cut to become a channel's.
+set tasker.auto_create_flows = off;
+select qt.try($$select tasker.enqueue('%s%n%d%999999s', '1')$$);
+reset tasker.auto_create_flows;
+select qt.try(format('select tasker.create_flow(%L, %L) > 0', repeat('é', 64), '{"notify": true}'));
+select tasker.enqueue(repeat('é', 64), '1') > 0;
+select tasker.drop_flow(repeat('é', 64), true);
+
 select * from tasker.check_queue_integrity();

@@ -27,6 +27,7 @@ call tasker.wait_for_records('wa', '50 ms');
 begin;
 call tasker.wait_for_records('wa', '0');
 rollback;
+select 1 as one \; call tasker.wait_for_records('wa', '0') \; select 2 as two;
 create function qt.wait_in_function() returns void language plpgsql as
 $$ declare r boolean; begin call tasker.wait_for_records('wa', '0', r); end $$;
 select qt.wait_in_function();
