@@ -25,6 +25,10 @@
 #include "pg/portal.hpp"
 #include "pg/spi.hpp"
 
+extern "C" {
+#include "catalog/dependency.h"
+}
+
 namespace tasker::partition {
 
 RetireRequest retire_request_hook = nullptr;
@@ -193,6 +197,19 @@ bool gives_way(const SetWork &set, const DuePartition &due)
     return true;
 }
 
+// Nothing else would make a detached table of ours go with the extension, and its defaults call functions of
+// the extension: between DETACH and DROP, it would keep DROP EXTENSION from working. Plain C inside: may
+// ereport.
+void tie_to_extension(Oid partition)
+{
+    const Oid extension = get_extension_oid("tasker", false);
+    if (list_member_oid(getAutoExtensionsOfObject(RelationRelationId, partition), extension))
+        return;
+    const ObjectAddress table = {RelationRelationId, partition, 0};
+    const ObjectAddress target = {ExtensionRelationId, extension, 0};
+    recordDependencyOn(&table, &target, DEPENDENCY_AUTO_EXTENSION);
+}
+
 Step decide_attached(Steps &steps, const SetWork &set, const DuePartition &due, const Standing &standing)
 {
     if (const char *reason = ask(set.config, set.owned, due.entry); reason != nullptr) {
@@ -206,6 +223,8 @@ Step decide_attached(Steps &steps, const SetWork &set, const DuePartition &due, 
     if (gives_way(set, due))
         return Step::none;
     book_leaving(set.config.parent, due);
+    if (set.owned != nullptr)
+        pg::pg_call([&] { tie_to_extension(due.entry.relid); });
     return Step::detach;
 }
 

@@ -272,6 +272,15 @@ is(standing($theirs), 'pending', 'and stays pending');
 $reader->query_safe('commit');
 becomes($theirs, 'detached', 'until a round finalizes it');
 is(sql($node, "select count(*) from $theirs"), '1', 'the table stays as it is');
+sql($node, "drop table $theirs");
+
+# 7. A detached table that is waiting for its drop goes with the extension.
+$killed = old_partition('2020-06-06', 'c');
+$other->query_safe("begin; select tasker.alter_parent('$parent', 'premake', '4')");
+becomes($killed, 'detached, leaving', 'a fourth detached table');
+sql($node, "update tasker.part_retirement set next_try_at = 'infinity'");
+$other->query_safe('rollback');
+is(sql($node, "drop extension tasker; select to_regclass('$killed') is null"), 't', 'goes with the extension');
 
 $reader->quit;
 $other->quit;

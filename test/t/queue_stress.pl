@@ -124,12 +124,14 @@ my @ORDER = (
 	'a statement cancelled', 'a session terminated', 'a client killed', 'the server killed',
 	'a session terminated', 'a client killed', 'a statement cancelled', 'the worker killed');
 
-# One fault after the other, each when the clients have got on since the last.
+# One fault after the other, each when the clients have got on since the last. On a slow machine it takes longer until
+# each has come once.
 sub faults
 {
 	my $end = time() + $SECONDS;
 	my $next = lines_said() + $STEP;
-	for (my $i = 0; time() < $end;)
+	my $missing = sub { return scalar grep { !$faults{$_} } keys %FAULT };
+	for (my $i = 0; time() < $end || (time() < $end + 2 * $SECONDS && $missing->());)
 	{
 		usleep(5_000);
 		my $ended = waitpid -1, POSIX::WNOHANG;
