@@ -1,8 +1,11 @@
 #include "partition/bounds.hpp"
 
+#include "partition/clock.hpp"
+#include "pg/memory.hpp"
+
 extern "C" {
 #include "commands/defrem.h"
-#include "utils/datetime.h"
+#include "utils/partcache.h"
 }
 
 namespace tasker::partition {
@@ -13,61 +16,52 @@ bool has_pending(PartitionDesc descriptor, Oid relid)
     return descriptor->detached_exist && PartitionHasPendingDetach(relid);
 }
 
-int64_t bound_value(PartitionBoundInfo bounds, int i)
+int64_t bound_key(PartitionBoundInfo bounds, int i, Oid type)
 {
     switch (bounds->kind[i][0]) {
     case PARTITION_RANGE_DATUM_MINVALUE:
-        return PG_INT64_MIN;
+        return core::kInt64Min;
     case PARTITION_RANGE_DATUM_MAXVALUE:
-        return PG_INT64_MAX;
+        return core::kInt64Max;
     default:
-        return DatumGetInt64(bounds->datums[i][0]);
+        return key_of_datum(type, bounds->datums[i][0]);
     }
-}
-
-// The clocks of a zone at a moment, as if they showed UTC.
-int64_t wall_clock(int64_t unix_us, pg_tz *zone)
-{
-    pg_tm tm;
-    fsec_t fraction = 0;
-    int offset = 0;
-    Timestamp wall = 0;
-    if (timestamp2tm(pg::timestamp_of_unix_us(unix_us), &offset, &tm, &fraction, nullptr, zone) != 0 ||
-        tm2timestamp(&tm, fraction, nullptr, &wall) != 0)
-        return unix_us;
-    return pg::unix_us_of_timestamp(wall);
-}
-
-// The moment at which the clocks of a zone show this.
-int64_t moment_of(int64_t wall_us, pg_tz *zone)
-{
-    pg_tm tm;
-    fsec_t fraction = 0;
-    TimestampTz moment = 0;
-    if (timestamp2tm(pg::timestamp_of_unix_us(wall_us), nullptr, &tm, &fraction, nullptr, nullptr) != 0)
-        return wall_us;
-    int offset = DetermineTimeZoneOffset(&tm, zone);
-    if (tm2timestamp(&tm, fraction, &offset, &moment) != 0)
-        return wall_us;
-    return pg::unix_us_of_timestamp(moment);
-}
-
-// Only days and longer follow a time zone: an hour begins everywhere at once, and the hour that the end of
-// summer time repeats must not be cut in two.
-bool follows_zone(const SetConfig &config)
-{
-    return config.zone != nullptr &&
-           (config.interval.months > 0 || config.interval.us % core::kUsPerDay == 0);
 }
 
 core::TimeRange time_range_of(const SetConfig &config, int64_t unix_us)
 {
-    if (!follows_zone(config))
+    if (!is_moment(config.control.kind) || !follows_zone(config))
         return core::range_of(config.interval, unix_us);
     const core::TimeRange wall = core::range_of(config.interval, wall_clock(unix_us, config.zone));
     const core::TimeRange range{moment_of(wall.lower_us, config.zone), moment_of(wall.upper_us, config.zone)};
     // A zone that skipped a whole day may lead astray; any range around the key is better than none.
     return range.contains(unix_us) ? range : core::range_of(config.interval, unix_us);
+}
+
+// A range that reaches the end of the type is open there: its exclusive upper bound would be no value.
+core::NumberRange open_at_ends(const SetConfig &config, core::NumberRange range)
+{
+    const core::NumberRange valid = valid_keys(config.control);
+    const bool starts_at_zero = is_id(config.control.kind);
+    if (range.lower <= valid.lower)
+        range.lower = starts_at_zero ? valid.lower : core::kInt64Min;
+    if (range.upper >= valid.upper)
+        range.upper = core::kInt64Max;
+    return range;
+}
+
+bool has_blocks(Oid relid)
+{
+    return pg::pg_call([&] {
+        Relation relation = try_relation_open(relid, AccessShareLock);
+        if (relation == nullptr)
+            return false;
+        // A foreign table or a partitioned one counts as filled: it has no file of its own to tell.
+        const bool has =
+            !RELKIND_HAS_STORAGE(relation->rd_rel->relkind) || RelationGetNumberOfBlocks(relation) > 0;
+        relation_close(relation, AccessShareLock);
+        return has;
+    });
 }
 
 bool is_free(const char *name, Oid schema)
@@ -89,19 +83,52 @@ BoundList read_bounds(Relation parent, bool with_pending)
     if (descriptor->nparts == 0)
         return list;
     PartitionBoundInfo bounds = descriptor->boundinfo;
+    const Oid type = get_partition_col_typid(RelationGetPartitionKey(parent), 0);
     for (int i = 1; i < bounds->ndatums; i++) {
         if (bounds->indexes[i] < 0)
             continue;
         Oid relid = descriptor->oids[bounds->indexes[i]];
         if (with_pending || !has_pending(descriptor, relid))
-            list.entries[list.count++] = {bound_value(bounds, i - 1), bound_value(bounds, i), relid};
+            list.entries[list.count++] = {bound_key(bounds, i - 1, type), bound_key(bounds, i, type), relid};
     }
     return list;
 }
 
+bool follows_zone(const SetConfig &config)
+{
+    return config.zone != nullptr &&
+           (config.interval.months > 0 || config.interval.us % core::kUsPerDay == 0);
+}
+
 core::NumberRange aligned_range(const SetConfig &config, int64_t key)
 {
-    return core::record_ids_of(time_range_of(config, core::unix_us_of(key)));
+    const ControlKind kind = config.control.kind;
+    if (!has_time(kind))
+        return open_at_ends(config, core::number_range_of(config.step, key));
+    const core::TimeRange range = time_range_of(config, unix_us_of_key(kind, key));
+    return open_at_ends(config, {key_of_unix_us(kind, range.lower_us), key_of_unix_us(kind, range.upper_us)});
+}
+
+// Whether a partition has rows is asked of its file: one with nothing but dead rows counts as current too,
+// which means one partition more ahead than needed, and not a scan of it each minute.
+std::optional<int64_t> current_key(const SetConfig &config)
+{
+    const ControlKind kind = config.control.kind;
+    const int64_t now = pg::unix_us_of_timestamp(clock_now());
+    if (is_moment(kind))
+        return key_of_unix_us(kind, now);
+    if (has_time(kind))
+        return config.zone != nullptr ? wall_clock(now, config.zone) : now;
+    pg::ContextResource memory;
+    pg::Vector<DirectoryEntry> entries(&memory);
+    for (const DirectoryEntry &entry : directory(config.parent))
+        entries.push_back(entry);
+    for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+        if (has_blocks(entry->relid))
+            return std::max(entry->lower, valid_keys(config.control).lower);
+    }
+    return entries.empty() ? std::nullopt
+                           : std::optional(std::max(entries.front().lower, valid_keys(config.control).lower));
 }
 
 core::NumberRange fit_around(core::NumberRange range, int64_t key, std::span<const DirectoryEntry> occupied)
@@ -121,20 +148,38 @@ core::NumberRange fit_around(core::NumberRange range, int64_t key, std::span<con
 // from before the interval was changed, or by a detached one that has not been dropped yet.
 const char *free_partition_name(const SetConfig &config, core::NumberRange range)
 {
-    int64_t lower_us = core::unix_us_of(range.lower);
-    if (follows_zone(config))
-        lower_us = wall_clock(lower_us, config.zone);
+    const ControlKind kind = config.control.kind;
     const std::string_view parent = NameStr(config.parent_name);
-    const core::TimeRange from{lower_us, lower_us};
-    core::PartitionName name = core::make_partition_name(parent, from, config.interval);
-    if (!is_free(name.c_str(), config.schema))
-        name = core::make_partition_name(parent, from, core::CalendarInterval{0, core::kUsPerSecond});
+    range.lower = std::max(range.lower, valid_keys(config.control).lower);
+    core::PartitionName name;
+    if (has_time(kind)) {
+        int64_t lower_us = unix_us_of_key(kind, range.lower);
+        if (is_moment(kind) && follows_zone(config))
+            lower_us = wall_clock(lower_us, config.zone);
+        const core::TimeRange from{lower_us, lower_us};
+        name = core::make_partition_name(parent, from, config.interval);
+        if (!is_free(name.c_str(), config.schema))
+            name = core::make_partition_name(parent, from, core::CalendarInterval{0, core::kUsPerSecond});
+    } else {
+        name = core::make_partition_name(parent, range);
+    }
 
     const char *candidate = pg::pg_call([&] { return pstrdup(name.c_str()); });
     for (int i = 2; !is_free(candidate, config.schema); i++) {
         candidate = pg::pg_call([&] { return makeObjectName(name.c_str(), psprintf("%d", i), nullptr); });
     }
     return candidate;
+}
+
+const char *attach_text(const char *parent, const char *partition, const Control &control,
+                        core::NumberRange range)
+{
+    const char *lower = bound_literal(control, range.lower);
+    const char *upper = bound_literal(control, range.upper);
+    return pg::pg_call([&] {
+        return psprintf("alter table %s attach partition %s for values from (%s) to (%s)", parent, partition,
+                        lower, upper);
+    });
 }
 
 } // namespace tasker::partition

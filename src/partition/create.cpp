@@ -77,11 +77,7 @@ void run_ddl(const SetConfig &config, const char *tablespace, const OwnedSet *ow
     spi.run_text(pg::pg_call([&] { return create_table_text(parent, partition, tablespace, owned); }));
     for (int i = 0; owned != nullptr && i < owned->key_count; i++)
         spi.run_text(pg::pg_call([&] { return expand(owned->keys[i], partition); }));
-    spi.run_text(pg::pg_call([&] {
-        return psprintf("alter table %s attach partition %s for values from (" INT64_FORMAT
-                        ") to (" INT64_FORMAT ")",
-                        parent, partition, range.lower, range.upper);
-    }));
+    spi.run_text(attach_text(parent, partition, config.control, range));
 }
 
 // A partition that takes no rows any more but is still there; its name for the error.
@@ -122,16 +118,23 @@ Oid create_locked(Oid parent, int64_t key)
 
 } // namespace
 
-void check_key(int64_t key)
+void check_key(const SetConfig &config, int64_t key)
 {
-    if (key < 0 || key == PG_INT64_MAX)
+    const core::NumberRange valid = valid_keys(config.control);
+    if (key >= valid.lower && key < valid.upper)
+        return;
+    if (config.control.kind == ControlKind::record_id)
         throw pg::Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "key " INT64_FORMAT " is no record id", key)
             .detail("Record ids are milliseconds since 1970 and a sequence number, from 0 on.");
+    throw pg::Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "key %s of \"%s\" is out of range",
+                    has_time(config.control.kind) ? "time" : key_text(config.control, key),
+                    NameStr(config.parent_name))
+        .detail("No partition can hold it.");
 }
 
 Oid create_partition_for(Oid parent, int64_t key)
 {
-    check_key(key);
+    check_key(describe_set(parent), key);
     pg::pg_call([&] { lock_for_transaction(parent, LockKind::creation, ExclusiveLock); });
     pg::pg_call([] { AcceptInvalidationMessages(); });
     // Whoever held the lock may have made it.

@@ -23,8 +23,8 @@ SetConfig open_set(Oid parent);
 // undefined_object when it is no set.
 SetConfig describe_set(Oid parent);
 
-// Throws numeric_value_out_of_range when `key` is no record id.
-void check_key(int64_t key);
+// Throws numeric_value_out_of_range when no value of the set's column has this key.
+void check_key(const SetConfig &config, int64_t key);
 
 // Makes the partition for `key` unless it exists, opening an owned set first, and returns it. In the current
 // transaction, which holds the set's creation lock and SHARE UPDATE EXCLUSIVE on the parent from then on.

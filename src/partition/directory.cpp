@@ -63,20 +63,20 @@ CachedParent *cached_parent(Oid parent)
     return cached;
 }
 
-bool has_int8_ranges(Relation relation)
+bool has_key_ranges(Relation relation)
 {
     if (relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
         return false;
     PartitionKey key = RelationGetPartitionKey(relation);
     return get_partition_strategy(key) == PARTITION_STRATEGY_RANGE && get_partition_natts(key) == 1 &&
-           get_partition_col_typid(key, 0) == INT8OID;
+           get_partition_col_attnum(key, 0) > 0 && is_control_type(get_partition_col_typid(key, 0));
 }
 
 // Plain C inside: may ereport, and leaves the entry invalid then. False when the table cannot have one.
 bool rebuild(CachedParent *cached)
 {
     Relation relation = table_open(cached->parent, AccessShareLock);
-    if (!has_int8_ranges(relation)) {
+    if (!has_key_ranges(relation)) {
         table_close(relation, AccessShareLock);
         return false;
     }
@@ -104,9 +104,12 @@ void rebuild_guarded(CachedParent *cached)
         cached->valid = false;
         throw;
     }
-    if (!fits)
-        throw pg::Error(ERRCODE_WRONG_OBJECT_TYPE,
-                        "relation %u is not partitioned by range of one bigint column", cached->parent);
+    if (fits)
+        return;
+    const char *name = pg::pg_call([&] { return get_rel_name(cached->parent); });
+    throw pg::Error(ERRCODE_WRONG_OBJECT_TYPE, "table \"%s\" is not partitioned by range of one column",
+                    name != nullptr ? name : "?")
+        .detail("The column must be a number, a date, a time or a UUID, and no expression.");
 }
 
 inline CachedParent *fresh_entry(Oid parent)

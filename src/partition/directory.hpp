@@ -1,4 +1,4 @@
-// Which partition holds a key: the bounds of an int8 range-partitioned parent, cached in the backend.
+// Which partition holds a key (control.hpp): the bounds of a range-partitioned parent, cached in the backend.
 //
 // Hot paths address a partition directly instead of naming the parent: a statement on the parent locks every
 // partition that its plan names, each time it runs. The cache is dropped by the relcache invalidation that

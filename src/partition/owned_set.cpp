@@ -4,6 +4,10 @@
 #include "partition/directory.hpp"
 #include "pg/spi.hpp"
 
+extern "C" {
+#include "utils/partcache.h"
+}
+
 namespace tasker::partition {
 
 PartitionRequest partition_request_hook = nullptr;
@@ -48,10 +52,10 @@ void insert_set(Oid parent, const OwnedSet &set)
 {
     static pg::Statement insert("insert into tasker.part_config (parent, control, control_kind, "
                                 "partition_interval, premake, owner_set, opened_in) "
-                                "values ($1, $2, 'record_id', $3, $4, true, $5)",
-                                {OIDOID, TEXTOID, TEXTOID, INT4OID, TEXTOID});
+                                "values ($1, $2, $6, $3, $4, true, $5)",
+                                {OIDOID, TEXTOID, TEXTOID, INT4OID, TEXTOID, TEXTOID});
     pg::Spi().run(insert, {parent, set.control, set.default_interval,
-                           static_cast<int32_t>(set.default_premake), here()});
+                           static_cast<int32_t>(set.default_premake), here(), name_of(set.kind)});
 }
 
 SetConfig defaults_of(Oid parent, const OwnedSet &set)
@@ -60,11 +64,15 @@ SetConfig defaults_of(Oid parent, const OwnedSet &set)
     config.parent = parent;
     config.interval = parse_partition_interval(set.default_interval);
     config.premake = set.default_premake;
+    config.control.kind = set.kind;
+    config.owner_set = true;
+    namestrcpy(&config.control_name, set.control);
     pg::pg_call([&] {
         Relation relation = table_open(parent, AccessShareLock);
         config.schema = RelationGetNamespace(relation);
         config.owner = relation->rd_rel->relowner;
         config.parent_name = relation->rd_rel->relname;
+        config.control.type = get_partition_col_typid(RelationGetPartitionKey(relation), 0);
         table_close(relation, AccessShareLock);
     });
     return config;

@@ -4,17 +4,15 @@
 // only through what they register here in _PG_init.
 #pragma once
 
-#include "pg/error.hpp"
-
-#include <cstdint>
+#include "partition/control.hpp"
 
 namespace tasker::partition {
 
-// One set whose control column is a time-ordered record id (core/record_id.hpp).
 struct OwnedSet
 {
     const char *parent;           // name of the partitioned parent in schema tasker
     const char *control;          // its control column
+    ControlKind kind;             // what that holds
     const char *default_interval; // written to part_config when the set is opened, e.g. '1 day'
     int default_premake;
     const char *storage; // storage parameters of each partition, e.g. "fillfactor = 30"

@@ -5,7 +5,8 @@
 create table tasker.part_config (
     parent regclass primary key,
     control name not null,
-    control_kind text not null check (control_kind in ('record_id')),
+    control_kind text not null 
+        check (control_kind in ('number', 'record_id', 'uuid_v7', 'timestamptz', 'timestamp', 'date')),
     partition_interval text not null,
     premake integer not null default 4 check (premake between 0 and 1000),
     retention interval check (retention >= interval '0'),
@@ -16,7 +17,8 @@ create table tasker.part_config (
     opened_in text not null,
     opened_at timestamptz not null default pg_catalog.now(),
     adopted_at timestamptz,
-    last_maintenance timestamptz
+    last_maintenance timestamptz,
+    retention_keys bigint check (retention_keys >= 0)
 );
 
 comment on table tasker.part_config is
@@ -24,13 +26,14 @@ comment on table tasker.part_config is
 comment on column tasker.part_config.parent is 'The partitioned table';
 comment on column tasker.part_config.control is 'The column that the table is partitioned by';
 comment on column tasker.part_config.control_kind is
-    'What that column holds: record_id (milliseconds since 1970 << 20 | sequence)';
+    'What that column holds: number, record_id (milliseconds since 1970 << 20 | sequence), uuid_v7, timestamptz, timestamp or date';
 comment on column tasker.part_config.partition_interval is
-    'Length of a partition: an interval of whole seconds, or of months without days and hours';
+    'Length of a partition: an interval of whole seconds, or of months without days and hours; of numbers, how many';
 comment on column tasker.part_config.premake is 'Partitions kept ready after the one of now';
 comment on column tasker.part_config.retention is
     'Age at which a partition is retired, counted from its upper bound; null: in an owner''s set its owner alone decides, in another nothing is retired';
-comment on column tasker.part_config.retention_action is 'What becomes of a retired partition: drop';
+comment on column tasker.part_config.retention_action is 
+    'What becomes of a retired partition: drop, detach (it stays as a table), schema:NAME (moved to that schema)';
 comment on column tasker.part_config.timezone is
     'Time zone in which partitions of days and longer begin; does not matter to shorter ones';
 comment on column tasker.part_config.owner_set is
@@ -43,6 +46,8 @@ comment on column tasker.part_config.adopted_at is
     'When a restored set was first seen here; nothing is retired in the hour after';
 comment on column tasker.part_config.last_maintenance is
     'When maintenance last made, finalized or retired a partition of the set';
+comment on column tasker.part_config.retention_keys is
+    'Retention of a set of numbers: a partition is retired when its upper bound lies that far below the current partition';
 
 -- One row per partition that is due to go: refused by its owner, or on its way out. See src/partition/retirement.hpp.
 create table tasker.part_retirement (

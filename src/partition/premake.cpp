@@ -1,4 +1,5 @@
 // Premake: the partitions of now and of the near future exist before anybody needs them.
+#include "partition/bounds.hpp"
 #include "partition/create.hpp"
 #include "partition/set_failure.hpp"
 #include "partition/sets.hpp"
@@ -9,27 +10,23 @@ namespace {
 
 constexpr const char *kDuty = "premake";
 
-int64_t key_of_now()
+// The first key ahead without a partition, when fewer than wanted follow the one of now. The bounds are
+// followed: an interval that was changed does not matter.
+std::optional<int64_t> missing_key(const SetConfig &config)
 {
-    return core::record_id_floor(pg::unix_us_of_timestamp(GetCurrentTimestamp()));
-}
-
-// Counts the partitions from now on, up to `wanted`, by following the bounds: an interval that was changed
-// does not matter. `missing` is the first key without one, when there are fewer.
-int count_ahead(Oid parent, int wanted, int64_t *missing)
-{
-    int64_t key = key_of_now();
-    for (int i = 0; i < wanted; i++) {
-        const std::optional<DirectoryEntry> entry = find_entry(parent, key);
-        if (!entry) {
-            *missing = key;
-            return i;
-        }
-        if (entry->upper == core::kInt64Max)
-            return wanted; // the end of time
+    const std::optional<int64_t> current = current_key(config);
+    if (!current)
+        return 0; // a set of numbers that has lost all its partitions begins anew
+    int64_t key = *current;
+    for (int i = 0; i <= config.premake; i++) {
+        const std::optional<DirectoryEntry> entry = find_entry(config.parent, key);
+        if (!entry)
+            return key;
+        if (entry->upper >= valid_keys(config.control).upper)
+            return std::nullopt; // the end of the type
         key = entry->upper;
     }
-    return wanted;
+    return std::nullopt;
 }
 
 void premake_set(Oid parent)
@@ -37,9 +34,8 @@ void premake_set(Oid parent)
     const std::optional<SetConfig> config = read_set(parent);
     if (!config)
         return;
-    int64_t missing = 0;
-    while (count_ahead(parent, config->premake + 1, &missing) <= config->premake) {
-        create_partition_for(parent, missing);
+    while (const std::optional<int64_t> missing = missing_key(*config)) {
+        create_partition_for(parent, *missing);
         pg::check_for_interrupts();
     }
     note_maintenance(parent);
@@ -48,11 +44,10 @@ void premake_set(Oid parent)
 // A set whose settings cannot even be read is due too: its own transaction then finds and notes the error.
 bool is_due(Oid parent)
 {
-    int64_t missing = 0;
     bool due = false;
     const auto error = pg::try_in_subtransaction([&] {
         const std::optional<SetConfig> config = read_set(parent);
-        due = config && count_ahead(parent, config->premake + 1, &missing) <= config->premake;
+        due = config && missing_key(*config).has_value();
     });
     return due || error.has_value();
 }

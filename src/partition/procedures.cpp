@@ -44,8 +44,8 @@ TASKER_FUNCTION(analyze_parents)
 TASKER_FUNCTION(create_partition)
 {
     const Oid parent = args.oid(0, "parent");
-    const int64_t key = partition::parse_key(args.text(1, "value"));
-    (void)partition::describe_set(parent);
-    partition::check_key(key);
+    const partition::SetConfig config = partition::describe_set(parent);
+    const int64_t key = partition::parse_key(config.control, args.text(1, "value"));
+    partition::check_key(config, key);
     return ObjectIdGetDatum(partition::ensure_partition(parent, key));
 }

@@ -59,18 +59,29 @@ enum class Step
     drop
 };
 
-// Partitions below this key are older than the set's retention; without one they only have to be past.
+// Partitions below this key are older than the set's retention; without one they only have to be past. The
+// key is the same however often it is asked within a transaction.
 int64_t cutoff_key(const SetConfig &config)
 {
-    const TimestampTz now = GetCurrentTimestamp();
+    const std::optional<int64_t> current = current_key(config);
+    if (!current)
+        return core::kInt64Min;
+    if (config.retention_keys)
+        return core::saturating_sub(*current, *config.retention_keys);
     if (!config.retention)
-        return core::record_id_floor(pg::unix_us_of_timestamp(now));
+        return *current;
     Interval retention = *config.retention;
-    const TimestampTz cutoff = pg::pg_call([&] {
-        return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(now),
-                                                       IntervalPGetDatum(&retention)));
-    });
-    return core::record_id_floor(pg::unix_us_of_timestamp(cutoff));
+    const int64_t now = unix_us_of_key(config.control.kind, *current);
+    // Months and days are those of the set's own clocks.
+    const bool moment = is_moment(config.control.kind);
+    const int64_t wall = moment && config.zone != nullptr ? wall_clock(now, config.zone) : now;
+    const int64_t cutoff = pg::unix_us_of_timestamp(pg::pg_call([&] {
+        return DatumGetTimestamp(DirectFunctionCall2(timestamp_mi_interval,
+                                                     TimestampGetDatum(pg::timestamp_of_unix_us(wall)),
+                                                     IntervalPGetDatum(&retention)));
+    }));
+    return key_of_unix_us(config.control.kind,
+                          moment && config.zone != nullptr ? moment_of(cutoff, config.zone) : cutoff);
 }
 
 bool has_keys(Oid partition)
@@ -113,7 +124,7 @@ void collect(Oid parent, pg::Vector<SetWork> &work, pg::Vector<DuePartition> &li
     const OwnedSet *owned = find_owned_set(parent);
     pg::ContextResource memory;
     pg::Vector<DuePartition> due(&memory);
-    if (owned != nullptr || config->retention) {
+    if (owned != nullptr || config->retention || config->retention_keys) {
         const int64_t cutoff = cutoff_key(*config);
         // Copied: what is asked below may refresh the directory.
         pg::Vector<DirectoryEntry> entries(&memory);
@@ -254,13 +265,13 @@ void run_as_owner(const SetConfig &config, const char *sql)
 const char *detach_text(const SetConfig &config, Oid partition, const char *mode)
 {
     const char *parent = quoted_parent(config);
-    const char *name = quoted_partition(config, partition);
+    const char *name = quoted_partition(partition);
     return pg::pg_call([&] { return psprintf("alter table %s detach partition %s%s", parent, name, mode); });
 }
 
 void drop_table(const SetConfig &config, const DuePartition &due)
 {
-    const char *name = quoted_partition(config, due.entry.relid);
+    const char *name = quoted_partition(due.entry.relid);
     run_as_owner(config, pg::pg_call([&] { return psprintf("drop table %s", name); }));
     strike(config.parent, due);
     note_maintenance(config.parent);

@@ -50,15 +50,11 @@ void add_detached_tables(Oid parent, pg::Vector<DirectoryEntry> &list)
 void attach_again(const SetConfig &config, const DirectoryEntry &table)
 {
     const char *parent = quoted_parent(config);
-    const char *partition = quoted_partition(config, table.relid);
+    const char *partition = quoted_partition(table.relid);
     pg::AsOwner owner(config.owner);
     pg::Spi spi(pg::Spi::Identity::caller);
 
-    spi.run_text(pg::pg_call([&] {
-        return psprintf("alter table %s attach partition %s for values from (" INT64_FORMAT
-                        ") to (" INT64_FORMAT ")",
-                        parent, partition, table.lower, table.upper);
-    }));
+    spi.run_text(attach_text(parent, partition, config.control, {table.lower, table.upper}));
     drop_bounds_check(table.relid, partition);
 }
 

@@ -5,14 +5,6 @@
 namespace tasker::partition {
 namespace {
 
-ControlKind parse_control_kind(std::string_view text)
-{
-    if (text == "record_id")
-        return ControlKind::record_id;
-    throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown control kind \"%.*s\"",
-                    static_cast<int>(text.size()), text.data());
-}
-
 const char *c_string(std::string_view text)
 {
     return pg::pg_call([&] { return pnstrdup(text.data(), text.size()); });
@@ -24,8 +16,10 @@ std::optional<SetConfig> read_set(Oid parent)
 {
     static pg::Statement query(
         "select k.relnamespace, k.relowner, k.relname::text, c.control_kind, c.partition_interval, "
-        "c.premake, c.retention, c.timezone, c.legal_hold, c.adopted_at "
+        "c.premake, c.retention, c.timezone, c.legal_hold, c.adopted_at, c.control::text, c.retention_keys, "
+        "c.retention_action, a.atttypid, c.owner_set "
         "from tasker.part_config c join pg_catalog.pg_class k on k.oid = c.parent "
+        "left join pg_catalog.pg_attribute a on a.attrelid = c.parent and a.attname = c.control "
         "where c.parent = $1 and k.relkind = 'p'",
         {OIDOID});
     pg::Spi spi;
@@ -37,8 +31,15 @@ std::optional<SetConfig> read_set(Oid parent)
     config.schema = rows.oid(0, 1);
     config.owner = rows.oid(0, 2);
     namestrcpy(&config.parent_name, c_string(rows.text(0, 3)));
-    config.kind = parse_control_kind(rows.text(0, 4));
-    config.interval = parse_partition_interval(rows.text(0, 5));
+    namestrcpy(&config.control_name, c_string(rows.text(0, 11)));
+    if (rows.is_null(0, 14))
+        throw pg::Error(ERRCODE_UNDEFINED_COLUMN, "table \"%s\" has no column \"%s\", which its set names",
+                        NameStr(config.parent_name), NameStr(config.control_name));
+    config.control = {parse_control_kind(rows.text(0, 4)), rows.oid(0, 14)};
+    if (has_time(config.control.kind))
+        config.interval = parse_partition_interval(rows.text(0, 5));
+    else
+        config.step = parse_partition_step(rows.text(0, 5));
     config.premake = rows.i32(0, 6);
     if (!rows.is_null(0, 7))
         config.retention = *DatumGetIntervalP(rows.datum(0, 7));
@@ -46,6 +47,10 @@ std::optional<SetConfig> read_set(Oid parent)
     config.legal_hold = rows.boolean(0, 9);
     if (!rows.is_null(0, 10))
         config.adopted_at = DatumGetTimestampTz(rows.datum(0, 10));
+    if (!rows.is_null(0, 12))
+        config.retention_keys = rows.i64(0, 12);
+    config.action = parse_retention_action(rows.text(0, 13), &config.action_schema);
+    config.owner_set = rows.boolean(0, 15);
     return config;
 }
 
@@ -56,13 +61,13 @@ const char *quoted_parent(const SetConfig &config)
     });
 }
 
-const char *quoted_partition(const SetConfig &config, Oid partition)
+const char *quoted_partition(Oid partition)
 {
     return pg::pg_call([&] {
         const char *name = get_rel_name(partition);
         if (name == nullptr)
             elog(ERROR, "cache lookup failed for relation %u", partition);
-        return quote_qualified_identifier(get_namespace_name(config.schema), name);
+        return quote_qualified_identifier(get_namespace_name(get_rel_namespace(partition)), name);
     });
 }
 
@@ -90,24 +95,57 @@ pg_tz *parse_timezone(std::string_view text)
     return strcmp(pg_get_timezone_name(zone), "UTC") == 0 ? nullptr : zone;
 }
 
-int64_t parse_key(std::string_view value)
+int64_t parse_partition_step(std::string_view text)
 {
-    const char *text = pg::pg_call([&] { return pnstrdup(value.data(), value.size()); });
-    const size_t digits = strspn(text, "0123456789");
+    const char *input = c_string(text);
+    int64 step = 0;
     try {
-        return pg::pg_call([&] {
-            if (digits == value.size())
-                return DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text)));
-            const TimestampTz time = DatumGetTimestampTz(DirectFunctionCall3(
-                timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-            // Time before 1970 has no record ids; its floor would be that of 1970.
-            return time < pg::timestamp_of_unix_us(0) ? core::kNoRecordId
-                                                      : core::record_id_floor(pg::unix_us_of_timestamp(time));
-        });
-    } catch (const pg::PgError &e) {
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" is neither a record id nor a time", text)
-            .detail("%s", e.what());
+        step =
+            pg::pg_call([&] { return DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(input))); });
+    } catch (const pg::PgError &) {
+        step = 0;
     }
+    if (step <= 0)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be the interval of partitions", input)
+            .detail("Of a table that is partitioned by numbers, it must be a positive bigint.");
+    return step;
+}
+
+RetentionAction parse_retention_action(std::string_view text, NameData *schema)
+{
+    constexpr std::string_view kSchema = "schema:";
+    if (text == "drop")
+        return RetentionAction::drop;
+    if (text == "detach")
+        return RetentionAction::detach;
+    if (text.starts_with(kSchema) && text.size() > kSchema.size() &&
+        text.size() - kSchema.size() < NAMEDATALEN) {
+        namestrcpy(schema, c_string(text.substr(kSchema.size())));
+        return RetentionAction::move;
+    }
+    throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
+                    "invalid value for setting \"retention_action\": \"%.*s\"", static_cast<int>(text.size()),
+                    text.data())
+        .detail("Retired partitions are dropped (drop), kept as tables (detach), or moved to another schema "
+                "(schema:NAME).");
+}
+
+void check_interval(ControlKind kind, const core::CalendarInterval &interval)
+{
+    if (kind == ControlKind::date && interval.months == 0 && interval.us % core::kUsPerDay != 0)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "partitions by a date must be whole days long");
+    if (interval.months == 0 && interval.us < core::kUsPerMinute)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "partitions must be at least one minute long");
+}
+
+void check_retention_action(const SetConfig &config, std::string_view text)
+{
+    NameData schema;
+    if (parse_retention_action(text, &schema) != RetentionAction::drop && config.owner_set)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
+                        "invalid value for setting \"retention_action\": \"%.*s\"",
+                        static_cast<int>(text.size()), text.data())
+            .detail("The set belongs to Tasker, whose retired partitions are dropped: drop.");
 }
 
 const char *here()

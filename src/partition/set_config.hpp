@@ -1,19 +1,16 @@
 // The settings of a partition set: its row in tasker.part_config, read and checked.
 #pragma once
 
-#include "core/bounds.hpp"
-#include "pg/error.hpp"
-
-extern "C" {
-#include "pgtime.h"
-}
+#include "partition/control.hpp"
 
 namespace tasker::partition {
 
-// What the control column holds, and so how its values are turned into time and back.
-enum class ControlKind
+// What becomes of a partition that is older than the set's retention.
+enum class RetentionAction
 {
-    record_id // core/record_id.hpp
+    drop,
+    detach, // the table stays where it is
+    move    // it stays, in another schema
 };
 
 struct SetConfig
@@ -22,11 +19,17 @@ struct SetConfig
     Oid schema;
     Oid owner;
     NameData parent_name;
-    ControlKind kind;
-    core::CalendarInterval interval;
+    NameData control_name;
+    Control control;
+    core::CalendarInterval interval; // of a set with time
+    int64_t step;                    // of a set of numbers
     int premake;
-    std::optional<Interval> retention;
-    pg_tz *zone; // null for UTC
+    bool owner_set;                        // it belongs to a plane of Tasker
+    std::optional<Interval> retention;     // age at which a partition goes, of a set with time
+    std::optional<int64_t> retention_keys; // distance behind the current partition, of a set of numbers
+    RetentionAction action;
+    NameData action_schema; // of RetentionAction::move
+    pg_tz *zone;            // null for UTC
     bool legal_hold;
     std::optional<TimestampTz> adopted_at; // restored from a dump then; see retire.cpp
 };
@@ -35,17 +38,23 @@ struct SetConfig
 // transaction has done, also under REPEATABLE READ, as DDL does.
 std::optional<SetConfig> read_set(Oid parent);
 
-// Names for SQL text, qualified and quoted, in the current memory context. `partition` is in its parent's
-// schema.
+// Names for SQL text, qualified and quoted, in the current memory context.
 const char *quoted_parent(const SetConfig &config);
-const char *quoted_partition(const SetConfig &config, Oid partition);
+const char *quoted_partition(Oid partition);
 
-// Checks a value of partition_interval and of timezone.
+// Check the values of settings, and throw invalid_parameter_value.
 core::CalendarInterval parse_partition_interval(std::string_view text);
+int64_t parse_partition_step(std::string_view text);
 pg_tz *parse_timezone(std::string_view text); // null for UTC
 
-// A key from text: a record id, or the time that it carries.
-int64_t parse_key(std::string_view value);
+// Refuses what a column cannot tell apart: a date knows whole days only.
+void check_interval(ControlKind kind, const core::CalendarInterval &interval);
+
+// Refuses an action that the set cannot take: what a plane of Tasker owns is dropped.
+void check_retention_action(const SetConfig &config, std::string_view text);
+
+// drop, detach, or schema:NAME, whose name goes to `schema`. The schema need not exist.
+RetentionAction parse_retention_action(std::string_view text, NameData *schema);
 
 // Which database of which cluster, and which installation of the extension in it: another text after a
 // restore.

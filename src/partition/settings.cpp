@@ -5,6 +5,7 @@
 #include "pg/spi.hpp"
 
 using namespace tasker;
+using partition::SetConfig;
 
 namespace {
 
@@ -28,16 +29,20 @@ Datum parse(const char *setting, std::string_view value, PGFunction input, const
     }
 }
 
-void set_interval(Oid parent, std::optional<std::string_view> value)
+void set_interval(const SetConfig &set, std::optional<std::string_view> value)
 {
     static pg::Statement update("update tasker.part_config set partition_interval = $2 where parent = $1",
                                 {OIDOID, TEXTOID});
-    (void)parse("partition_interval", *value, interval_in, "It must be an interval.");
-    (void)partition::parse_partition_interval(*value);
-    pg::Spi().run(update, {parent, *value});
+    if (has_time(set.control.kind)) {
+        (void)parse("partition_interval", *value, interval_in, "It must be an interval.");
+        partition::check_interval(set.control.kind, partition::parse_partition_interval(*value));
+    } else {
+        (void)partition::parse_partition_step(*value);
+    }
+    pg::Spi().run(update, {set.parent, *value});
 }
 
-void set_premake(Oid parent, std::optional<std::string_view> value)
+void set_premake(const SetConfig &set, std::optional<std::string_view> value)
 {
     static pg::Statement update("update tasker.part_config set premake = $2 where parent = $1",
                                 {OIDOID, INT4OID});
@@ -45,59 +50,79 @@ void set_premake(Oid parent, std::optional<std::string_view> value)
     const int32 premake = DatumGetInt32(parse("premake", *value, int4in, wanted));
     if (premake < 0 || premake > 1000)
         reject("premake", *value, wanted);
-    pg::Spi().run(update, {parent, premake});
+    pg::Spi().run(update, {set.parent, premake});
+}
+
+// Of a set of numbers, it is a distance behind the current partition.
+std::optional<int64_t> parse_retention_keys(std::string_view value)
+{
+    const char *wanted =
+        "Of a table that is partitioned by numbers, it must be a bigint that is not negative, or null.";
+    try {
+        const int64 keys = pg::pg_call([&] {
+            return DatumGetInt64(
+                DirectFunctionCall1(int8in, CStringGetDatum(pnstrdup(value.data(), value.size()))));
+        });
+        if (keys >= 0)
+            return keys;
+    } catch (const pg::PgError &) {
+    }
+    reject("retention", value, wanted);
 }
 
 // The book's refusals speak of the old retention; those that still hold are written again by the next round.
-void set_retention(Oid parent, std::optional<std::string_view> value)
+void set_retention(const SetConfig &set, std::optional<std::string_view> value)
 {
-    static pg::Statement update("update tasker.part_config set retention = $2 where parent = $1",
-                                {OIDOID, INTERVALOID});
+    static pg::Statement update(
+        "update tasker.part_config set retention = $2, retention_keys = $3 where parent = $1",
+        {OIDOID, INTERVALOID, INT8OID});
     static pg::Statement forget("delete from tasker.part_retirement where parent = $1 and state = 'refused'",
                                 {OIDOID});
     pg::Param retention = pg::Param::none();
-    if (value) {
+    pg::Param keys = pg::Param::none();
+    if (value && has_time(set.control.kind)) {
         const char *wanted = "It must be an interval that is not negative, or null.";
         const Datum parsed = parse("retention", *value, interval_in, wanted);
         if (pg::interval_us(*DatumGetIntervalP(parsed)) < 0)
             reject("retention", *value, wanted);
         retention = pg::Param(parsed, false, INTERVALOID);
+    } else if (value) {
+        keys = parse_retention_keys(*value);
     }
     pg::Spi spi;
-    spi.run(update, {parent, retention});
-    spi.run(forget, {parent});
+    spi.run(update, {set.parent, retention, keys});
+    spi.run(forget, {set.parent});
 }
 
-void set_retention_action(Oid parent, std::optional<std::string_view> value)
+void set_retention_action(const SetConfig &set, std::optional<std::string_view> value)
 {
     static pg::Statement update("update tasker.part_config set retention_action = $2 where parent = $1",
                                 {OIDOID, TEXTOID});
-    if (*value != "drop")
-        reject("retention_action", *value, "Retired partitions are dropped: drop.");
-    pg::Spi().run(update, {parent, *value});
+    partition::check_retention_action(set, *value);
+    pg::Spi().run(update, {set.parent, *value});
 }
 
-void set_timezone(Oid parent, std::optional<std::string_view> value)
+void set_timezone(const SetConfig &set, std::optional<std::string_view> value)
 {
     static pg::Statement update("update tasker.part_config set timezone = $2 where parent = $1",
                                 {OIDOID, TEXTOID});
     (void)partition::parse_timezone(*value);
-    pg::Spi().run(update, {parent, *value});
+    pg::Spi().run(update, {set.parent, *value});
 }
 
-void set_legal_hold(Oid parent, std::optional<std::string_view> value)
+void set_legal_hold(const SetConfig &set, std::optional<std::string_view> value)
 {
     static pg::Statement update("update tasker.part_config set legal_hold = $2 where parent = $1",
                                 {OIDOID, BOOLOID});
     const bool hold = DatumGetBool(parse("legal_hold", *value, boolin, "It must be true or false."));
-    pg::Spi().run(update, {parent, hold});
+    pg::Spi().run(update, {set.parent, hold});
 }
 
 struct Setting
 {
     const char *name;
     bool nullable;
-    void (*set)(Oid parent, std::optional<std::string_view> value);
+    void (*set)(const SetConfig &set, std::optional<std::string_view> value);
 };
 
 constexpr Setting kSettings[] = {
@@ -135,7 +160,6 @@ TASKER_FUNCTION(alter_parent)
     // Changing a set is a use of it, and the first use opens it.
     pg::pg_call(
         [&] { partition::lock_for_transaction(parent, partition::LockKind::creation, ExclusiveLock); });
-    partition::open_set(parent);
-    setting.set(parent, value);
+    setting.set(partition::open_set(parent), value);
     return 0;
 }

@@ -12,26 +12,10 @@ using namespace tasker::partition;
 
 namespace {
 
-// A record id as the time that it carries: ISO format whatever DateStyle is, in the session's time zone.
-const char *time_text(int64_t key)
-{
-    if (key == core::kInt64Min)
-        return "-infinity";
-    if (key == core::kInt64Max)
-        return "infinity";
-    const TimestampTz time = pg::timestamp_of_unix_us(core::unix_us_of(key));
-    return pg::pg_call([&] { return pstrdup(timestamptz_to_str(time)); });
-}
-
 Datum text_datum(std::string_view text)
 {
     return PointerGetDatum(
         pg::pg_call([&] { return cstring_to_text_with_len(text.data(), static_cast<int>(text.size())); }));
-}
-
-int64_t key_of_now()
-{
-    return core::record_id_floor(pg::unix_us_of_timestamp(GetCurrentTimestamp()));
 }
 
 // All tables that occupy a range of the set, ordered by bounds.
@@ -114,7 +98,8 @@ Summary summarize(Oid parent)
 {
     pg::ContextResource memory;
     pg::Vector<Member> members(&memory);
-    const int64_t now = key_of_now();
+    const SetConfig config = describe_set(parent);
+    const int64_t now = current_key(config).value_or(core::kInt64Min);
     Summary summary;
 
     add_members(parent, members);
@@ -127,8 +112,8 @@ Summary summarize(Oid parent)
         summary.ahead += member.entry.lower > now;
         summary.has_current |= member.entry.lower <= now && now < member.entry.upper;
         if (summary.oldest == nullptr)
-            summary.oldest = time_text(member.entry.lower);
-        summary.newest = time_text(member.entry.upper);
+            summary.oldest = key_text(config.control, member.entry.lower);
+        summary.newest = key_text(config.control, member.entry.upper);
     }
     return summary;
 }
@@ -139,11 +124,11 @@ Summary summarize(Oid parent)
 TASKER_FUNCTION(show_partitions)
 {
     const Oid parent = args.oid(0, "parent");
-    (void)describe_set(parent);
+    const SetConfig config = describe_set(parent);
     pg::ResultSet result(args.call());
     pg::ContextResource memory;
     pg::Vector<Member> members(&memory);
-    const int64_t now = key_of_now();
+    const int64_t now = current_key(config).value_or(core::kInt64Min);
 
     add_members(parent, members);
     for (const Member &member : members) {
@@ -153,8 +138,8 @@ TASKER_FUNCTION(show_partitions)
             continue;
         const bool current = member.entry.lower <= now && now < member.entry.upper;
         const Datum values[] = {ObjectIdGetDatum(member.entry.relid),
-                                text_datum(time_text(member.entry.lower)),
-                                text_datum(time_text(member.entry.upper)),
+                                text_datum(key_text(config.control, member.entry.lower)),
+                                text_datum(key_text(config.control, member.entry.upper)),
                                 Int64GetDatum(extent->rows),
                                 Int64GetDatum(extent->bytes),
                                 BoolGetDatum(current),
@@ -169,16 +154,16 @@ TASKER_FUNCTION(show_partitions)
 TASKER_FUNCTION(partition_of)
 {
     const Oid parent = args.oid(0, "parent");
-    const int64_t key = parse_key(args.text(1, "value"));
     const SetConfig config = describe_set(parent);
+    const int64_t key = parse_key(config.control, args.text(1, "value"));
     pg::ContextResource memory;
     pg::Vector<Member> members(&memory);
 
-    check_key(key);
+    check_key(config, key);
     add_members(parent, members);
     for (const Member &member : members) {
         if (member.entry.lower <= key && key < member.entry.upper)
-            return args.result(std::string_view(quoted_partition(config, member.entry.relid)));
+            return args.result(std::string_view(quoted_partition(member.entry.relid)));
     }
     return args.result(std::string_view(would_be_name(config, key, members)));
 }

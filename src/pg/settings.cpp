@@ -5,6 +5,7 @@ namespace tasker::pg::settings {
 double analyze_scale_factor = 0.1;
 int analyze_threshold = 1000;
 bool auto_create_flows = true;
+int clock_offset = 0;
 char *databases = nullptr;
 bool log_duties = false;
 int lock_timeout = 200;
@@ -68,6 +69,10 @@ void define()
     define_one(
         {"tasker.auto_create_flows", PGC_USERSET, 0, "Creates a flow at the first enqueue into it.", nullptr},
         &auto_create_flows);
+    define_one({"tasker.clock_offset", PGC_SUSET, GUC_UNIT_S | GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL,
+                "Time that the clock of partition maintenance is ahead of the real one.",
+                "For tests only: partitions are made and retired as if it were then."},
+               &clock_offset, 0, INT_MAX);
     define_one({"tasker.databases", PGC_SIGHUP, 0, "Databases that get a background worker.",
                 "A comma-separated list of names; empty means every database that has the extension."},
                &databases, "");

@@ -8,6 +8,7 @@ namespace tasker::pg::settings {
 extern double analyze_scale_factor; // share of rows changed that makes a parent due for analyze
 extern int analyze_threshold;       // rows changed, added to the share
 extern bool auto_create_flows;      // the first enqueue into an unknown flow creates it
+extern int clock_offset;            // seconds that the partition plane's clock is ahead; for tests
 extern char *databases;   // comma-separated names for the launcher; empty: every database with the extension
 extern bool log_duties;   // log each run of a duty
 extern int lock_timeout;  // milliseconds a duty waits for a lock

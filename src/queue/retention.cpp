@@ -116,6 +116,7 @@ constexpr const char *kKeys[] = {
 constexpr partition::OwnedSet kQueueSet = {
     .parent = "queue_record",
     .control = "id",
+    .kind = partition::ControlKind::record_id,
     .default_interval = "1 day",
     .default_premake = 4,
     // Room in each page for the versions of a record's life, so that its updates are HOT even while an old
