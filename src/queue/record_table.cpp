@@ -164,24 +164,81 @@ void insert_index_entries(Partition *partition, std::span<TupleTableSlot *const>
         insert_entry(partition, partition->lane_index, slot, update);
 }
 
-// Would an updater of this row have to wait?
-bool holds_row(HeapTupleHeader row)
+// Who has locked or changed a row, and has not ended yet?
+enum class Holder
+{
+    nobody,
+    self,
+    others
+};
+
+Holder holder_of(HeapTupleHeader row)
 {
     const TransactionId holder = HeapTupleHeaderGetRawXmax(row);
     if ((row->t_infomask & HEAP_XMAX_INVALID) != 0)
-        return false;
+        return Holder::nobody;
     if ((row->t_infomask & HEAP_XMAX_IS_MULTI) != 0)
-        return MultiXactIdIsRunning(holder, false);
-    return !TransactionIdIsCurrentTransactionId(holder) && TransactionIdIsInProgress(holder);
+        return MultiXactIdIsRunning(holder, false) ? Holder::others : Holder::nobody;
+    if (TransactionIdIsCurrentTransactionId(holder))
+        return Holder::self;
+    return TransactionIdIsInProgress(holder) ? Holder::others : Holder::nobody;
+}
+
+Holder holder_at(Partition *partition, const ItemPointerData &tid)
+{
+    Buffer buffer = ReadBuffer(partition->heap, ItemPointerGetBlockNumber(&tid));
+    LockBuffer(buffer, BUFFER_LOCK_SHARE);
+    Page page = BufferGetPage(buffer);
+    ItemId item = PageGetItemId(page, ItemPointerGetOffsetNumber(&tid));
+    const Holder holder = ItemIdIsNormal(item)
+                              ? holder_of(reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item)))
+                              : Holder::nobody;
+    UnlockReleaseBuffer(buffer);
+    return holder;
+}
+
+#ifdef USE_ASSERT_CHECKING
+constexpr bool kUpdateMayDecline = false;
+#else
+constexpr bool kUpdateMayDecline = true;
+#endif
+
+// Makes sure that an update will not wait: TM_Ok, or what stands in the way. Leaves in `wait` what to tell
+// table_tuple_update.
+//
+// Between a look at the row and its update somebody else may take it. Asked not to wait, heap_update then
+// answers TM_BeingModified, as the table access method interface says; but servers with assertions forbid the
+// question. There the row is locked first, which costs a second WAL record.
+TM_Result ready_to_update(Partition *partition, ItemPointerData tid, CommandId command, Snapshot snapshot,
+                          bool *wait)
+{
+    *wait = false;
+    const Holder holder = holder_at(partition, tid);
+    if (holder == Holder::others)
+        return TM_WouldBlock;
+    if (holder == Holder::nobody && kUpdateMayDecline)
+        return TM_Ok;
+    *wait = true; // for nobody: the row is ours
+    if (holder == Holder::self)
+        return TM_Ok;
+
+    TM_FailureData failure;
+    TupleTableSlot *slot = table_slot_create(partition->heap, nullptr);
+    const TM_Result locked = table_tuple_lock(partition->heap, &tid, snapshot, slot, command,
+                                              LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure);
+    ExecDropSingleTupleTableSlot(slot);
+    return locked;
 }
 
 // Forms the changed row and writes it over the one at `tid`.
 TM_Result update_tuple(Partition *partition, HeapTuple old_row, const Change &change, CommandId command,
                        Snapshot snapshot, bool wait)
 {
-    // heap_update itself knows no way not to wait.
-    if (!wait && is_held_by_others(partition, old_row->t_self))
-        return TM_WouldBlock;
+    if (!wait) {
+        const TM_Result ready = ready_to_update(partition, old_row->t_self, command, snapshot, &wait);
+        if (ready != TM_Ok)
+            return ready;
+    }
 
     TupleDesc descriptor = RelationGetDescr(partition->heap);
     const int columns = descriptor->natts;
@@ -278,14 +335,7 @@ void insert_records(Partition *partition, const Change *rows, int count, Command
 
 bool is_held_by_others(Partition *partition, const ItemPointerData &tid)
 {
-    Buffer buffer = ReadBuffer(partition->heap, ItemPointerGetBlockNumber(&tid));
-    LockBuffer(buffer, BUFFER_LOCK_SHARE);
-    Page page = BufferGetPage(buffer);
-    ItemId item = PageGetItemId(page, ItemPointerGetOffsetNumber(&tid));
-    const bool held =
-        ItemIdIsNormal(item) && holds_row(reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item)));
-    UnlockReleaseBuffer(buffer);
-    return held;
+    return holder_at(partition, tid) == Holder::others;
 }
 
 RecordHead head_of(TupleTableSlot *slot)

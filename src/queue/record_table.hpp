@@ -121,8 +121,7 @@ bool find_id(Partition *partition, IndexScanDesc scan, int64_t id);
 
 // Updates the row in read_slot (HOT whenever no indexed column changes); TM_Ok, or what stood in the way.
 // Waits for a concurrent writer when told to; else a row that is held by others is left alone
-// (TM_WouldBlock). Between that look and the update is a moment in which somebody may take the row: it is
-// then waited for after all.
+// (TM_WouldBlock, or TM_BeingModified when somebody takes it at this very moment).
 TM_Result update_record(Partition *partition, const Change &change, CommandId command, Snapshot snapshot,
                         bool wait);
 // The same for a row that was copied out of a scan.
