@@ -1,11 +1,12 @@
 -- Partitions that an administrator drops or detaches by hand: undone, nothing has changed, whatever the transaction did
--- besides; done, the sweep puts the statistics right.
+-- besides; done, the sweep puts the statistics right. And such a transaction can have partitions made, without waiting for itself.
 \set ON_ERROR_STOP true
 \set QUIET true
 \pset format unaligned
 \pset tuples_only true
 set client_min_messages = warning;
 create extension if not exists pgtap;
+create extension if not exists dblink;
 create schema part;
 
 create function part.status() returns text language sql volatile as
@@ -24,8 +25,21 @@ begin
     return partition;
 end
 $$;
+-- Does the session come to wait for another's making of partitions?
+create function part.comes_to_wait(pid int) returns boolean language plpgsql as
+$$
+begin
+    for i in 1..1000 loop
+        if exists (select from pg_locks l where l.pid = comes_to_wait.pid and locktype = 'advisory' and not granted) then
+            return true;
+        end if;
+        perform pg_sleep(0.01);
+    end loop;
+    return false;
+end
+$$;
 
-select plan(17);
+select plan(30);
 select tasker.create_flow('by hand') > 0 as created \gset
 select tasker.add_records_to_queue('by hand', '{1,2}') as added \gset
 select part.past('2001-04-05', 4) as partition \gset
@@ -71,6 +85,45 @@ select tasker.sweep_queue() as swept \gset
 select is(part.status(), '2 0 0 1 3', 'dropped, its finished records count no more');
 select is_empty('select * from tasker.check_queue_integrity()', 'floors and statistics agree with the table');
 select is(count(*), 2::bigint, 'what is left can be claimed') from tasker.claim_records_batch('by hand', 100);
+
+-- A transaction that holds the parent exclusively needs a partition. The worker cannot come in; it makes it itself.
+set statement_timeout = '20 s';
+select q.tableoid::regclass as current, part.status() as before from tasker.queue_record q join tasker.flow using (flow_id)
+where flow_name = 'by hand' order by id desc limit 1 \gset
+begin;
+select format('drop table %s', :'current') \gexec
+select ok(tasker.enqueue('by hand', '1') > 0, 'a transaction that has dropped the current partition adds a record');
+select is(tasker.add_records_to_queue('by hand', '{2,3}'), 2, 'and more');
+select is(count(*), 3::bigint, 'and claims them') from tasker.claim_records_batch('by hand', 100);
+select isnt(tasker.create_partition('tasker.queue_record', '2003-01-01'), null, 'it has another partition made');
+select isnt(tasker.create_partition('tasker.queue_record', '2003-01-02'), null, 'and one more');
+rollback;
+select is(part.status(), :'before', 'rolled back, it has changed nothing');
+select is_empty('select * from tasker.check_queue_integrity()', 'and has left nothing wrong');
+
+begin;
+select format('alter table tasker.queue_record detach partition %s', :'current') \gexec
+select ok(tasker.enqueue('by hand', '1') > 0, 'a transaction that has detached the current partition adds a record');
+insert into tasker.processing_queue (flow_name, payload) values ('by hand', '2');
+commit;
+select tasker.sweep_queue() as swept \gset
+select is(part.status(), '2 0 0 0 2', 'only what was added counts');
+select is_empty('select * from tasker.check_queue_integrity()', 'floors and statistics agree with the table');
+select is(count(*), 2::bigint, 'and can be claimed') from tasker.claim_records_batch('by hand', 100);
+select format('drop table %s', :'current') \gexec
+
+-- Somebody else wants the same partition meanwhile: he gets the one that this transaction has made.
+select dblink_connect('other', format('host=%s port=%s dbname=%s user=%s',
+    split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database(), current_user)) as connected \gset
+select pid as other from dblink('other', 'select pg_backend_pid()') as t (pid int) \gset
+begin;
+lock table tasker.queue_record in share update exclusive mode;
+select tasker.create_partition('tasker.queue_record', '2003-01-03') as made \gset
+select dblink_send_query('other', $$select tasker.create_partition('tasker.queue_record', '2003-01-03')$$) as sent \gset
+select ok(part.comes_to_wait(:other), 'who wants the same partition waits');
+commit;
+select is(name, :'made', 'and gets it') from dblink_get_result('other') as t (name text);
+select dblink_disconnect('other') as disconnected \gset
 select tasker.drop_flow('by hand', true) as dropped \gset
 select is_empty('select * from tasker.check_queue_integrity()', 'and dropped');
 select * from finish();
