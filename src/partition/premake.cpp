@@ -1,4 +1,5 @@
-// Premake: the partitions of now and of the near future exist before anybody needs them.
+#include "partition/premake.hpp"
+
 #include "partition/bounds.hpp"
 #include "partition/create.hpp"
 #include "partition/set_failure.hpp"
@@ -29,6 +30,8 @@ std::optional<int64_t> missing_key(const SetConfig &config)
     return std::nullopt;
 }
 
+} // namespace
+
 void premake_set(Oid parent)
 {
     const std::optional<SetConfig> config = read_set(parent);
@@ -40,6 +43,8 @@ void premake_set(Oid parent)
     }
     note_maintenance(parent);
 }
+
+namespace {
 
 // A set whose settings cannot even be read is due too: its own transaction then finds and notes the error.
 bool is_due(Oid parent)

@@ -1,6 +1,7 @@
 // alter_parent(): the settings of a set, checked before they are written.
 #include "partition/create.hpp"
 #include "partition/locks.hpp"
+#include "partition/parent.hpp"
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 
@@ -160,6 +161,9 @@ TASKER_FUNCTION(alter_parent)
     // Changing a set is a use of it, and the first use opens it.
     pg::pg_call(
         [&] { partition::lock_for_transaction(parent, partition::LockKind::creation, ExclusiveLock); });
-    setting.set(partition::open_set(parent), value);
+    const SetConfig set = partition::open_set(parent);
+    if (!set.owner_set)
+        partition::check_ownership(parent);
+    setting.set(set, value);
     return 0;
 }

@@ -1,0 +1,369 @@
+#include "partition/parent.hpp"
+
+#include "partition/bounds.hpp"
+#include "partition/create.hpp"
+#include "partition/locks.hpp"
+#include "partition/premake.hpp"
+#include "partition/sets.hpp"
+#include "pg/function.hpp"
+#include "pg/spi.hpp"
+
+extern "C" {
+#include "catalog/dependency.h"
+#include "commands/defrem.h"
+#include "utils/partcache.h"
+}
+
+namespace tasker::partition {
+namespace {
+
+constexpr int kMostAtOnce = 10'000; // partitions that one call makes
+constexpr int kGapsNamed = 3;
+
+// What the catalogs say about a table that shall become a set.
+struct ParentFacts
+{
+    NameData name;
+    char kind;
+    char persistence;
+    bool of_extension; // it is a plane's own
+    char strategy;     // of partitioning
+    int columns;       // of the partition key
+    AttrNumber column; // 0 for an expression
+    NameData column_name;
+    Oid column_type;
+    bool default_order; // the key sorts as its type does
+    Oid default_partition;
+    Oid partitioned_child; // a partition that is partitioned itself
+};
+
+// Plain C inside: may ereport.
+void read_key(Relation relation, ParentFacts *facts)
+{
+    PartitionKey key = RelationGetPartitionKey(relation);
+    facts->strategy = get_partition_strategy(key);
+    facts->columns = get_partition_natts(key);
+    facts->column = get_partition_col_attnum(key, 0);
+    facts->column_type = get_partition_col_typid(key, 0);
+    if (facts->column > 0)
+        facts->column_name = TupleDescAttr(RelationGetDescr(relation), facts->column - 1)->attname;
+    facts->default_order =
+        key->partopfamily[0] ==
+        get_opclass_family(GetDefaultOpClass(getBaseType(facts->column_type), BTREE_AM_OID));
+}
+
+// Plain C inside: may ereport.
+ParentFacts read_facts(Oid parent)
+{
+    ParentFacts facts{};
+    Relation relation = relation_open(parent, AccessShareLock);
+    facts.name = relation->rd_rel->relname;
+    facts.kind = relation->rd_rel->relkind;
+    facts.persistence = relation->rd_rel->relpersistence;
+    facts.of_extension =
+        getExtensionOfObject(RelationRelationId, parent) == get_extension_oid("tasker", false);
+    if (facts.kind == RELKIND_PARTITIONED_TABLE) {
+        read_key(relation, &facts);
+        PartitionDesc descriptor = RelationGetPartitionDesc(relation, true);
+        facts.default_partition = get_default_oid_from_partdesc(descriptor);
+        for (int i = 0; i < descriptor->nparts; i++) {
+            if (!descriptor->is_leaf[i])
+                facts.partitioned_child = descriptor->oids[i];
+        }
+    }
+    relation_close(relation, AccessShareLock);
+    return facts;
+}
+
+[[noreturn]] void refuse(const ParentFacts &facts, const char *why)
+{
+    throw pg::Error(ERRCODE_FEATURE_NOT_SUPPORTED, "table \"%s\" cannot be a partition set",
+                    NameStr(facts.name))
+        .detail("%s", why);
+}
+
+void check_table(const ParentFacts &facts)
+{
+    if (facts.kind != RELKIND_PARTITIONED_TABLE)
+        throw pg::Error(ERRCODE_WRONG_OBJECT_TYPE, "table \"%s\" is not partitioned", NameStr(facts.name))
+            .hint("tasker.create_partitioned_table_like() makes a partitioned table of the same shape.");
+    if (facts.of_extension)
+        refuse(facts, "It belongs to Tasker, which opens its own sets by their first use.");
+    if (facts.persistence == RELPERSISTENCE_TEMP)
+        refuse(facts, "It is temporary: nobody else can maintain it.");
+    if (facts.strategy != PARTITION_STRATEGY_RANGE)
+        refuse(facts, "It is not partitioned by range.");
+    if (facts.columns != 1)
+        refuse(facts, "It is partitioned by more than one column.");
+    if (facts.column <= 0)
+        refuse(facts, "It is partitioned by an expression; a set is partitioned by a column itself.");
+    if (!is_control_type(facts.column_type))
+        refuse(facts,
+               "A set is partitioned by a smallint, integer, bigint, date, timestamp, timestamptz or uuid.");
+    if (!facts.default_order)
+        refuse(facts, "Its partition key does not sort as the column's type does.");
+    if (OidIsValid(facts.partitioned_child))
+        refuse(facts, "Its partitions are partitioned themselves. Manage those as sets of their own.");
+}
+
+void check_control(const ParentFacts &facts, std::string_view control)
+{
+    if (control == NameStr(facts.column_name))
+        return;
+    throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "table \"%s\" is partitioned by \"%s\", not by \"%.*s\"",
+                    NameStr(facts.name), NameStr(facts.column_name), static_cast<int>(control.size()),
+                    control.data());
+}
+
+bool is_integer(std::string_view text)
+{
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+// A bigint holds numbers, or, when the interval is one of time, record ids.
+ControlKind kind_of(Oid type, std::string_view interval)
+{
+    switch (getBaseType(type)) {
+    case INT8OID:
+        return is_integer(interval) ? ControlKind::number : ControlKind::record_id;
+    case DATEOID:
+        return ControlKind::date;
+    case TIMESTAMPOID:
+        return ControlKind::timestamp;
+    case TIMESTAMPTZOID:
+        return ControlKind::timestamptz;
+    case UUIDOID:
+        return ControlKind::uuid_v7;
+    default:
+        return ControlKind::number;
+    }
+}
+
+void check_request(const ParentRequest &request, ControlKind kind)
+{
+    NameData schema;
+    if (has_time(kind))
+        check_interval(kind, parse_partition_interval(request.interval));
+    else
+        (void)parse_partition_step(request.interval);
+    if (request.premake < 0 || request.premake > 1000)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "premake must be from 0 to 1000, not %d",
+                        request.premake);
+    if (request.retention && pg::interval_us(*request.retention) < 0)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "retention must not be negative");
+    if (request.retention && !has_time(kind))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "a set of numbers has no retention by time")
+            .hint("tasker.alter_parent(parent, 'retention', '1000000') keeps that many numbers behind the "
+                  "current "
+                  "partition.");
+    (void)parse_retention_action(request.retention_action, &schema);
+    (void)parse_timezone(request.timezone);
+}
+
+void insert_set(const ParentRequest &request, ControlKind kind)
+{
+    static pg::Statement insert(
+        "insert into tasker.part_config (parent, control, control_kind, partition_interval, premake, "
+        "retention, retention_action, timezone, opened_in) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
+        "on conflict do nothing",
+        {OIDOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INTERVALOID, TEXTOID, TEXTOID, TEXTOID});
+    Interval retention = request.retention.value_or(Interval{});
+    const pg::Param retention_param =
+        request.retention ? pg::Param(IntervalPGetDatum(&retention), false, INTERVALOID) : pg::Param::none();
+    uint64 inserted = 0;
+    {
+        pg::Spi spi;
+        inserted = spi.run(insert, {request.parent, request.control, name_of(kind), request.interval,
+                                    static_cast<int32_t>(request.premake), retention_param,
+                                    request.retention_action, request.timezone, here()})
+                       .count();
+    }
+    if (inserted == 0)
+        throw pg::Error(ERRCODE_DUPLICATE_OBJECT, "table \"%s\" is a partition set already",
+                        pg::pg_call([&] { return get_rel_name(request.parent); }))
+            .hint("tasker.alter_parent() changes its settings.");
+}
+
+// Makes what is missing from `from` up to the current partition.
+void make_from(const SetConfig &config, int64_t from)
+{
+    const std::optional<int64_t> current = current_key(config);
+    int64_t key = from;
+    for (int made = 0; !current || key <= *current; made++) {
+        if (made == kMostAtOnce)
+            throw pg::Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "more than %d partitions from \"%s\" on",
+                            kMostAtOnce, key_text(config.control, from))
+                .hint("Choose a longer interval or a later start.");
+        if (!find_entry(config.parent, key))
+            create_partition_for(config.parent, key);
+        const std::optional<DirectoryEntry> entry = find_entry(config.parent, key);
+        if (!current || !entry || entry->upper >= valid_keys(config.control).upper)
+            return;
+        key = entry->upper;
+        pg::check_for_interrupts();
+    }
+}
+
+void warn_of_gaps(const SetConfig &config)
+{
+    int gaps = 0;
+    std::optional<int64_t> end;
+    pg::ContextResource memory;
+    pg::Vector<core::NumberRange> named(&memory);
+    for (const DirectoryEntry &entry : directory(config.parent)) {
+        if (end && entry.lower > *end && gaps++ < kGapsNamed)
+            named.push_back({*end, entry.lower});
+        end = entry.upper;
+    }
+    for (const core::NumberRange &gap : named) {
+        const char *lower = key_text(config.control, gap.lower);
+        const char *upper = key_text(config.control, gap.upper);
+        pg::pg_call([&] {
+            ereport(WARNING,
+                    errmsg("partitioned table \"%s\" has a gap from %s to %s", NameStr(config.parent_name),
+                           lower, upper),
+                    errhint("tasker.create_partition() fills it."));
+        });
+    }
+    if (gaps > kGapsNamed)
+        pg::pg_call([&] {
+            ereport(WARNING,
+                    errmsg("partitioned table \"%s\" has %d gaps in all", NameStr(config.parent_name), gaps));
+        });
+}
+
+bool has_rows(Oid relid)
+{
+    const char *name = quoted_partition(relid);
+    pg::Spi spi;
+    return spi.run_text(pg::pg_call([&] { return psprintf("select exists (select from only %s)", name); }))
+        .boolean(0, 1);
+}
+
+void warn_of_default(const SetConfig &config, Oid default_partition)
+{
+    if (!OidIsValid(default_partition))
+        return;
+    const bool rows = has_rows(default_partition);
+    pg::pg_call([&] {
+        ereport(
+            WARNING,
+            errmsg("partitioned table \"%s\" has a DEFAULT partition%s", NameStr(config.parent_name),
+                   rows ? " with rows in it" : ""),
+            errdetail(
+                "While it is there, partitions cannot be detached concurrently, and each new one has to "
+                "scan it."),
+            errhint("tasker.check_default() counts its rows; tasker.partition_data_proc() moves them out."));
+    });
+}
+
+// Two managers would make the same partitions, and each drop what the other keeps.
+void warn_of_partman(const SetConfig &config)
+{
+    static pg::Statement find(
+        "select pg_catalog.format('%I.part_config', n.nspname) from pg_catalog.pg_extension e "
+        "join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_partman'",
+        {});
+    const char *table = nullptr;
+    {
+        pg::Spi spi;
+        const pg::Rows rows = spi.run(find);
+        if (rows.empty())
+            return;
+        const std::string_view name = rows.text(0, 1);
+        const char *parent = quoted_parent(config);
+        const pg::Rows managed = spi.run_text(pg::pg_call([&] {
+            return psprintf(
+                "select exists (select from %.*s where pg_catalog.to_regclass(parent_table) = %s::regclass)",
+                static_cast<int>(name.size()), name.data(), quote_literal_cstr(parent));
+        }));
+        if (!managed.boolean(0, 1))
+            return;
+        table = pg::pg_call([&] { return pnstrdup(name.data(), name.size()); });
+    }
+    pg::pg_call([&] {
+        ereport(WARNING,
+                errmsg("pg_partman manages partitioned table \"%s\" too", NameStr(config.parent_name)),
+                errhint("Delete its row from %s.", table));
+    });
+}
+
+} // namespace
+
+void check_ownership(Oid relid)
+{
+    pg::pg_call([&] {
+        if (!tasker_is_owner(RelationRelationId, relid, GetUserId()))
+            aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
+                           get_rel_name(relid));
+    });
+}
+
+void manage_parent(const ParentRequest &request)
+{
+    check_ownership(request.parent);
+    const ParentFacts facts = pg::pg_call([&] { return read_facts(request.parent); });
+    check_table(facts);
+    check_control(facts, request.control);
+    const ControlKind kind = kind_of(facts.column_type, request.interval);
+    check_request(request, kind);
+
+    pg::pg_call([&] { lock_for_transaction(request.parent, LockKind::creation, ExclusiveLock); });
+    insert_set(request, kind);
+    const SetConfig config = describe_set(request.parent);
+    warn_of_partman(config);
+    warn_of_gaps(config);
+    warn_of_default(config, facts.default_partition);
+    if (request.start_at) {
+        const int64_t start = parse_key(config.control, *request.start_at);
+        check_key(config, start);
+        make_from(config, start);
+    }
+    premake_set(request.parent);
+}
+
+} // namespace tasker::partition
+
+using namespace tasker;
+
+// create_parent(parent_table regclass, control name, partition_interval text, premake int = 4,
+//     retention interval = null, retention_action text = 'drop', start_at text = null, timezone text = 'UTC')
+TASKER_FUNCTION(create_parent)
+{
+    partition::ParentRequest request{};
+    request.parent = args.oid(0, "parent_table");
+    if (args.is_null(1))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"control\" must not be null");
+    request.control = NameStr(*DatumGetName(args.datum(1)));
+    request.interval = args.text(2, "partition_interval");
+    request.premake = args.i32(3, "premake");
+    if (!args.is_null(4))
+        request.retention = *DatumGetIntervalP(args.datum(4));
+    request.retention_action = args.text(5, "retention_action");
+    request.start_at = args.optional_text(6);
+    request.timezone = args.text(7, "timezone");
+    partition::manage_parent(request);
+    return 0;
+}
+
+// drop_partition_set(parent regclass)
+//
+// What a killed retirement has left is the user's from now on: the book knows it no more.
+TASKER_FUNCTION(drop_partition_set)
+{
+    static pg::Statement remove("delete from tasker.part_config where parent = $1", {OIDOID});
+    static pg::Statement forget("delete from tasker.part_retirement where parent = $1", {OIDOID});
+    static pg::Statement absolve("delete from tasker.part_failure where parent = $1", {OIDOID});
+    const Oid parent = args.oid(0, "parent");
+    const partition::SetConfig config = partition::describe_set(parent);
+    if (config.owner_set)
+        throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "partition set \"%s\" belongs to Tasker",
+                        NameStr(config.parent_name))
+            .hint("It goes with DROP EXTENSION tasker.");
+    partition::check_ownership(parent);
+    pg::Spi spi;
+    spi.run(remove, {parent});
+    spi.run(forget, {parent});
+    spi.run(absolve, {parent});
+    return 0;
+}
