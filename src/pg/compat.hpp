@@ -90,12 +90,42 @@ static inline bool tasker_portal_run(Portal portal, DestReceiver *receiver, Quer
 #endif
 }
 
-// For databases and extensions only.
+// A range table of one relation, whose rights nobody asks about.
+static inline void tasker_init_range_table(EState *estate, RangeTblEntry *entry)
+{
+#if PG_VERSION_NUM >= 160000
+    RTEPermissionInfo *permissions = makeNode(RTEPermissionInfo);
+    permissions->relid = entry->relid;
+    entry->perminfoindex = 1;
+#if PG_VERSION_NUM >= 180000
+    ExecInitRangeTable(estate, list_make1(entry), list_make1(permissions), bms_make_singleton(1));
+#else
+    ExecInitRangeTable(estate, list_make1(entry), list_make1(permissions));
+#endif
+#else
+    ExecInitRangeTable(estate, list_make1(entry));
+#endif
+}
+
+// How rows of a partitioned table are turned into those of a partition; null when both are laid out alike.
+static inline TupleConversionMap *tasker_root_to_leaf(ResultRelInfo *leaf, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+    return ExecGetRootToChildMap(leaf, estate);
+#else
+    (void)estate;
+    return leaf->ri_RootToPartitionMap;
+#endif
+}
+
+// For databases, extensions and relations only.
 static inline bool tasker_is_owner(Oid class_id, Oid object, Oid role)
 {
 #if PG_VERSION_NUM >= 160000
     return object_ownercheck(class_id, object, role);
 #else
+    if (class_id == RelationRelationId)
+        return pg_class_ownercheck(object, role);
     return class_id == DatabaseRelationId ? pg_database_ownercheck(object, role)
                                           : pg_extension_ownercheck(object, role);
 #endif
