@@ -230,6 +230,36 @@ TM_Result ready_to_update(Partition *partition, ItemPointerData tid, CommandId c
     return locked;
 }
 
+// In a transaction with one snapshot, may the version at `tid` be changed? A version that came since is no
+// reason against it as such, which is how a claim gets records that were added since; but when the snapshot
+// sees an older version of the same row, it would see both that and ours from then on. So this is what
+// Postgres does: the transaction must begin anew.
+void check_serializable(Partition *partition, const ItemPointerData &tid, int64_t id)
+{
+    ScanKeyData key;
+    ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+    TupleTableSlot *slot = table_slot_create(partition->heap, nullptr);
+    IndexScanDesc scan =
+        tasker_index_beginscan(partition->heap, partition->id_index, GetTransactionSnapshot(), 1);
+    index_rescan(scan, &key, 1, nullptr, 0);
+    const bool changed = index_getnext_slot(scan, ForwardScanDirection, slot) &&
+                         !ItemPointerEquals(&slot->tts_tid, const_cast<ItemPointerData *>(&tid));
+    index_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    if (changed)
+        ereport(
+            ERROR, errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+            errmsg("could not serialize access due to concurrent update"),
+            errdetail("Record " INT64_FORMAT " has changed since the transaction's snapshot was taken.", id),
+            errhint("Repeat the transaction, or use READ COMMITTED."));
+}
+
+int64_t id_of(Partition *partition, HeapTuple row)
+{
+    bool null = false;
+    return DatumGetInt64(heap_getattr(row, kId, RelationGetDescr(partition->heap), &null));
+}
+
 // Forms the changed row and writes it over the one at `tid`.
 TM_Result update_tuple(Partition *partition, HeapTuple old_row, const Change &change, CommandId command,
                        Snapshot snapshot, bool wait)
@@ -239,6 +269,8 @@ TM_Result update_tuple(Partition *partition, HeapTuple old_row, const Change &ch
         if (ready != TM_Ok)
             return ready;
     }
+    if (IsolationUsesXactSnapshot())
+        check_serializable(partition, old_row->t_self, id_of(partition, old_row));
 
     TupleDesc descriptor = RelationGetDescr(partition->heap);
     const int columns = descriptor->natts;
@@ -407,14 +439,6 @@ TM_Result update_copied(Partition *partition, HeapTuple row, const Change &chang
                         Snapshot snapshot, bool wait)
 {
     return update_tuple(partition, row, change, command, snapshot, wait);
-}
-
-TM_Result delete_record(Partition *partition, CommandId command, Snapshot snapshot)
-{
-    TM_FailureData failure;
-    ItemPointerData tid = partition->read_slot->tts_tid;
-    return table_tuple_delete(partition->heap, &tid, command, snapshot, InvalidSnapshot, true, &failure,
-                              false);
 }
 
 } // namespace tasker::queue

@@ -121,13 +121,12 @@ bool find_id(Partition *partition, IndexScanDesc scan, int64_t id);
 
 // Updates the row in read_slot (HOT whenever no indexed column changes); TM_Ok, or what stood in the way.
 // Waits for a concurrent writer when told to; else a row that is held by others is left alone
-// (TM_WouldBlock, or TM_BeingModified when somebody takes it at this very moment).
+// (TM_WouldBlock, or TM_BeingModified when somebody takes it at this very moment). In REPEATABLE READ and
+// SERIALIZABLE a row that has changed since the transaction's snapshot is a serialization_failure.
 TM_Result update_record(Partition *partition, const Change &change, CommandId command, Snapshot snapshot,
                         bool wait);
 // The same for a row that was copied out of a scan.
 TM_Result update_copied(Partition *partition, HeapTuple row, const Change &change, CommandId command,
                         Snapshot snapshot, bool wait);
-// Deletes the row in read_slot.
-TM_Result delete_record(Partition *partition, CommandId command, Snapshot snapshot);
 
 } // namespace tasker::queue
