@@ -102,8 +102,10 @@ comment on column tasker.part_failure.next_try_at is 'The background worker make
 
 create table tasker.part_analyze (
     parent oid primary key,
-    analyzed_at timestamptz not null,
+    analyzed_at timestamptz,
+    carried bigint not null default 0,
     leaves oid[] not null,
+    files oid[] not null,
     changes bigint[] not null,
     live bigint[] not null
 );
@@ -111,8 +113,11 @@ create table tasker.part_analyze (
 comment on table tasker.part_analyze is
     'Counters of the partitions when their parent was last analyzed, to tell how many rows have changed since';
 comment on column tasker.part_analyze.parent is 'A partitioned table';
-comment on column tasker.part_analyze.analyzed_at is 'When it was last analyzed';
+comment on column tasker.part_analyze.analyzed_at is 'When it was last analyzed; null when that is not known';
+comment on column tasker.part_analyze.carried is
+    'Rows that had changed since then when the counters were read; not 0 where they were read later';
 comment on column tasker.part_analyze.leaves is 'Its partitions at that time';
+comment on column tasker.part_analyze.files is 'The file of each, which TRUNCATE replaces';
 comment on column tasker.part_analyze.changes is 'Rows inserted, updated and deleted in each until then';
 comment on column tasker.part_analyze.live is 'Rows in each at that time';
 

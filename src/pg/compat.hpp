@@ -164,3 +164,28 @@ static inline BlockNumber tasker_extend_heap(Relation heap, int pages)
     return first;
 #endif
 }
+
+// What the cumulative statistics know of a table; all zero when they know nothing.
+struct tasker_table_counters
+{
+    int64 changes; // rows inserted, updated and deleted
+    int64 live;
+    bool counted; // a vacuum or analyze has set `live`
+};
+
+static inline tasker_table_counters tasker_read_counters(Oid relid)
+{
+    const PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry_ext(false, relid);
+    if (entry == nullptr)
+        return {0, 0, false};
+    const int64 changes = entry->tuples_inserted + entry->tuples_updated + entry->tuples_deleted;
+#if PG_VERSION_NUM >= 160000
+    return {changes, entry->live_tuples,
+            entry->last_vacuum_time != 0 || entry->last_autovacuum_time != 0 ||
+                entry->last_analyze_time != 0 || entry->last_autoanalyze_time != 0};
+#else
+    return {changes, entry->n_live_tuples,
+            entry->vacuum_timestamp != 0 || entry->autovac_vacuum_timestamp != 0 ||
+                entry->analyze_timestamp != 0 || entry->autovac_analyze_timestamp != 0};
+#endif
+}

@@ -1,0 +1,393 @@
+#include "partition/changes.hpp"
+
+#include "pg/settings.hpp"
+#include "pg/spi.hpp"
+
+extern "C" {
+#include "optimizer/plancat.h"
+}
+
+namespace tasker::partition {
+namespace {
+
+// --- leaves
+// --------------------------------------------------------------------------------------------------
+
+// The counters are the truth once a vacuum or analyze has told them how many rows there are. Before, a leaf
+// that has been filled and indexed, or whose counters were lost, is better known to pg_class.
+int64_t rows_of(const tasker_table_counters &counters, Form_pg_class form)
+{
+    const int64_t live = Max(counters.live, 0);
+    return counters.counted ? live : Max(live, static_cast<int64_t>(form->reltuples));
+}
+
+// Leaves of a table, in the current memory context.
+struct LeafList
+{
+    Leaf *leaves;
+    int count;
+    int room;
+};
+
+// Plain C inside: may ereport.
+void append(LeafList *list, const Leaf &leaf)
+{
+    if (list->count == list->room) {
+        list->room *= 2;
+        list->leaves =
+            static_cast<Leaf *>(repalloc(list->leaves, sizeof(Leaf) * static_cast<Size>(list->room)));
+    }
+    list->leaves[list->count++] = leaf;
+}
+
+// Adds the leaves below a parent, with one look at pg_class for each; one that is dropped meanwhile is left
+// out. Plain C inside: may ereport.
+void add_leaves(Oid parent, LeafList *list)
+{
+    List *children = find_inheritance_children(parent, NoLock);
+    ListCell *cell = nullptr;
+
+    check_stack_depth();
+    foreach (cell, children) {
+        const Oid relid = lfirst_oid(cell);
+        HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+        if (!HeapTupleIsValid(tuple))
+            continue;
+        auto *form = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple));
+        const bool is_leaf = form->relkind != RELKIND_PARTITIONED_TABLE;
+        if (is_leaf) {
+            const tasker_table_counters counters = tasker_read_counters(relid);
+            append(list,
+                   {relid, form->relfilenode, counters.changes, rows_of(counters, form), counters.counted});
+        }
+        ReleaseSysCache(tuple);
+        if (!is_leaf)
+            add_leaves(relid, list);
+    }
+    list_free(children);
+}
+
+// The leaves in the order of their OIDs.
+std::span<Leaf> leaves_of(Oid parent)
+{
+    constexpr int kRoom = 64;
+    LeafList list{nullptr, 0, kRoom};
+    pg::pg_call([&] {
+        list.leaves = static_cast<Leaf *>(palloc(sizeof(Leaf) * kRoom));
+        add_leaves(parent, &list);
+    });
+    const std::span<Leaf> leaves(list.leaves, static_cast<size_t>(list.count));
+    const auto by_oid = [](const Leaf &a, const Leaf &b) { return a.relid < b.relid; };
+    if (!std::is_sorted(leaves.begin(), leaves.end(), by_oid))
+        std::sort(leaves.begin(), leaves.end(), by_oid);
+    return leaves;
+}
+
+// Rows in a leaf by the size of its file, as the planner would guess; -1 when the leaf is locked. Plain C
+// inside: may ereport.
+double rows_by_size(Oid relid)
+{
+    BlockNumber pages = 0;
+    double rows = 0;
+    double all_visible = 0;
+
+    if (!ConditionalLockRelationOid(relid, AccessShareLock))
+        return -1;
+    Relation leaf = try_relation_open(relid, NoLock);
+    if (leaf != nullptr) {
+        // Of an empty file the planner thinks that it will not stay empty.
+        if (RELKIND_HAS_TABLE_AM(leaf->rd_rel->relkind)) {
+            const BlockNumber real = RelationGetNumberOfBlocks(leaf);
+            estimate_rel_size(leaf, nullptr, &pages, &rows, &all_visible);
+            rows = pages > 0 ? rows * real / pages : 0;
+        }
+        relation_close(leaf, NoLock);
+    }
+    UnlockRelationOid(relid, AccessShareLock);
+    return rows;
+}
+
+// --- comparing with the book
+// ---------------------------------------------------------------------------------
+
+struct Comparison
+{
+    int64_t rows = 0;
+    int64_t changed = 0;
+    bool lost = false;       // counters of a leaf were lost
+    bool unmeasured = false; // and its size is not known
+};
+
+// A leaf of which the book does not know. One of which nobody knows anything may still have rows: after an
+// upgrade of the server, for instance.
+void count_new(Leaf &leaf, Comparison &sum)
+{
+    if (!leaf.counted && leaf.changes == 0 && leaf.rows == 0)
+        leaf.rows = static_cast<int64_t>(Max(pg::pg_call([&] { return rows_by_size(leaf.relid); }), 0));
+    sum.rows += leaf.rows;
+    sum.changed += std::max(leaf.changes, leaf.rows);
+}
+
+// A leaf whose counters begin anew.
+void compare_sizes(Leaf &now, const Leaf &before, Comparison &sum)
+{
+    const double rows = pg::pg_call([&] { return rows_by_size(now.relid); });
+    sum.lost = true;
+    sum.unmeasured |= rows < 0;
+    now.rows = rows < 0 ? before.rows : static_cast<int64_t>(rows);
+    sum.changed += now.changes + std::abs(now.rows - before.rows);
+}
+
+// A leaf of which the book knows.
+void compare(Leaf &now, const Leaf &before, Comparison &sum)
+{
+    const bool same_file = now.file == before.file;
+    if (now.changes < before.changes) {
+        compare_sizes(now, before, sum);
+    } else {
+        if (same_file && !now.counted)
+            now.rows = std::max(now.rows, before.rows);
+        sum.changed += std::max(now.changes - before.changes, same_file ? 0 : before.rows - now.rows);
+    }
+    sum.rows += now.rows;
+}
+
+Comparison compare(std::span<Leaf> now, std::span<const Leaf> before)
+{
+    Comparison sum;
+    size_t b = 0;
+    for (Leaf &leaf : now) {
+        for (; b < before.size() && before[b].relid < leaf.relid; b++)
+            sum.changed += before[b].rows;
+        if (b < before.size() && before[b].relid == leaf.relid)
+            compare(leaf, before[b++], sum);
+        else
+            count_new(leaf, sum);
+    }
+    for (; b < before.size(); b++)
+        sum.changed += before[b].rows;
+    return sum;
+}
+
+// When a session last analyzed the table; nothing when that is not known (any more).
+std::optional<TimestampTz> last_analyze(Oid parent)
+{
+    return pg::pg_call([&]() -> std::optional<TimestampTz> {
+        LOCAL_FCINFO(fcinfo, 1);
+        InitFunctionCallInfoData(*fcinfo, nullptr, 1, InvalidOid, nullptr, nullptr);
+        fcinfo->args[0] = {ObjectIdGetDatum(parent), false};
+        const Datum time = pg_stat_get_last_analyze_time(fcinfo);
+        return fcinfo->isnull ? std::nullopt : std::optional(DatumGetTimestampTz(time));
+    });
+}
+
+// --- rules
+// ---------------------------------------------------------------------------------------------------
+
+// A row of tasker.part_analyze_config; what it leaves open is the parent's parent's, and in the end the
+// setting's.
+struct RuleRow
+{
+    Oid parent;
+    std::optional<bool> enabled;
+    std::optional<int32_t> threshold;
+    std::optional<double> scale_factor;
+};
+
+void add_rules(pg::Vector<RuleRow> &rules)
+{
+    static pg::Statement query("select parent::oid, enabled, threshold, scale_factor "
+                               "from tasker.part_analyze_config",
+                               {});
+    pg::Spi spi;
+    const pg::Rows rows = spi.run(query);
+    for (uint64 i = 0; i < rows.count(); i++) {
+        RuleRow rule{rows.oid(i, 1), {}, {}, {}};
+        if (!rows.is_null(i, 2))
+            rule.enabled = rows.boolean(i, 2);
+        if (!rows.is_null(i, 3))
+            rule.threshold = rows.i32(i, 3);
+        if (!rows.is_null(i, 4))
+            rule.scale_factor = DatumGetFloat8(rows.datum(i, 4));
+        rules.push_back(rule);
+    }
+}
+
+AnalyzeRule rule_of(Oid parent, std::span<const RuleRow> rules)
+{
+    RuleRow found{parent, {}, {}, {}};
+    const auto adopt = [&](Oid table) {
+        for (const RuleRow &rule : rules) {
+            if (rule.parent != table)
+                continue;
+            found.enabled = found.enabled ? found.enabled : rule.enabled;
+            found.threshold = found.threshold ? found.threshold : rule.threshold;
+            found.scale_factor = found.scale_factor ? found.scale_factor : rule.scale_factor;
+        }
+    };
+    if (!rules.empty()) {
+        adopt(parent);
+        const List *ancestors = pg::pg_call(
+            [&] { return get_rel_relispartition(parent) ? get_partition_ancestors(parent) : NIL; });
+        for (int i = 0; i < list_length(ancestors); i++)
+            adopt(list_nth_oid(ancestors, i));
+    }
+    return {found.enabled.value_or(true),
+            static_cast<double>(found.threshold.value_or(pg::settings::analyze_threshold)),
+            found.scale_factor.value_or(pg::settings::analyze_scale_factor)};
+}
+
+// What pg_class says of a parent.
+struct ParentClass
+{
+    bool exists;
+    bool is_temporary;
+    double rows;
+};
+
+// Plain C inside: may ereport.
+ParentClass read_parent_class(Oid relid)
+{
+    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+    if (!HeapTupleIsValid(tuple))
+        return {};
+    auto *form = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple));
+    const ParentClass known{true, form->relpersistence == RELPERSISTENCE_TEMP, form->reltuples};
+    ReleaseSysCache(tuple);
+    return known;
+}
+
+// The elements of an array without nulls that a statement of ours has written.
+template <class T> std::span<const T> elements(Datum array)
+{
+    const ArrayType *values = pg::pg_call([&] { return DatumGetArrayTypeP(array); });
+    if (ARR_NDIM(values) != 1 || ARR_HASNULL(values))
+        return {};
+    return {reinterpret_cast<const T *>(ARR_DATA_PTR(values)), static_cast<size_t>(ARR_DIMS(values)[0])};
+}
+
+pg::Param array_param(const Datum *values, size_t count, Oid type)
+{
+    const bool is_oid = type == OIDOID;
+    ArrayType *array = pg::pg_call([&] {
+        return construct_array(const_cast<Datum *>(values), static_cast<int>(count), type,
+                               is_oid ? sizeof(Oid) : sizeof(int64), is_oid || FLOAT8PASSBYVAL,
+                               is_oid ? TYPALIGN_INT : TYPALIGN_DOUBLE);
+    });
+    return pg::Param::of_datum(PointerGetDatum(array));
+}
+
+} // namespace
+
+Books::Books(Oid only, pg::ContextResource &memory) : books_(&memory), leaves_(&memory)
+{
+    static pg::Statement query("select parent, analyzed_at, carried, leaves, files, changes, live "
+                               "from tasker.part_analyze where $1 in (0, parent) order by parent",
+                               {OIDOID});
+    pg::Spi spi;
+    const pg::Rows rows = spi.run(query, {only});
+    books_.reserve(rows.count());
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const auto relids = elements<Oid>(rows.datum(i, 4));
+        const auto files = elements<Oid>(rows.datum(i, 5));
+        const auto changes = elements<int64>(rows.datum(i, 6));
+        const auto live = elements<int64>(rows.datum(i, 7));
+        const size_t count = std::min({relids.size(), files.size(), changes.size(), live.size()});
+        const auto at = rows.is_null(i, 2) ? std::nullopt : std::optional<TimestampTz>(rows.i64(i, 2));
+        books_.push_back({rows.oid(i, 1), at, rows.i64(i, 3), leaves_.size(), count});
+        for (size_t k = 0; k < count; k++)
+            leaves_.push_back({relids[k], files[k], changes[k], live[k], true});
+    }
+}
+
+const Book *Books::find(Oid parent) const
+{
+    const auto at = std::lower_bound(books_.begin(), books_.end(), parent,
+                                     [](const Book &book, Oid relid) { return book.parent < relid; });
+    return at != books_.end() && at->parent == parent ? &*at : nullptr;
+}
+
+bool Books::has_other_than(std::span<const AnalyzedParent> parents) const
+{
+    size_t found = 0;
+    for (const AnalyzedParent &parent : parents)
+        found += find(parent.relid) != nullptr;
+    return found < books_.size();
+}
+
+void add_analyzed_parents(pg::Vector<AnalyzedParent> &parents, Oid only)
+{
+    // Not joined with pg_class, of which that would read every row: it has one for each partition.
+    static pg::Statement all("select partrelid from pg_catalog.pg_partitioned_table order by partrelid", {});
+    static pg::Statement tree(
+        "with recursive tree (relid) as ("
+        "select partrelid from pg_catalog.pg_partitioned_table where partrelid = $1 "
+        "union all select p.partrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid "
+        "join pg_catalog.pg_partitioned_table p on p.partrelid = i.inhrelid) "
+        "select relid from tree order by relid",
+        {OIDOID});
+    pg::ContextResource memory;
+    pg::Vector<RuleRow> rules(&memory);
+    add_rules(rules);
+    pg::Spi spi;
+    const pg::Rows rows = OidIsValid(only) ? spi.run(tree, {only}) : spi.run(all);
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const Oid relid = rows.oid(i, 1);
+        const ParentClass known = pg::pg_call([&] { return read_parent_class(relid); });
+        if (known.exists && (OidIsValid(only) || !known.is_temporary))
+            parents.push_back({relid, known.rows, rule_of(relid, {rules.data(), rules.size()})});
+    }
+}
+
+Changes count_changes(const AnalyzedParent &parent, const Books &books)
+{
+    const std::span<Leaf> leaves = leaves_of(parent.relid);
+    const Book *book = books.find(parent.relid);
+    const std::optional<TimestampTz> by_hand = last_analyze(parent.relid);
+    Changes changes;
+
+    changes.leaves = leaves;
+    changes.analyzed_at = book != nullptr ? book->analyzed_at : by_hand;
+    if (parent.rows_when_analyzed < 0) {
+        const Comparison all = compare(leaves, {});
+        changes.rows = all.rows;
+        changes.changed = all.changed;
+    } else if (book == nullptr || (by_hand && (!book->analyzed_at || *book->analyzed_at < *by_hand))) {
+        changes.rows = compare(leaves, {}).rows;
+        changes.changed = std::abs(changes.rows - static_cast<int64_t>(parent.rows_when_analyzed));
+        changes.rewrite = true;
+        changes.analyzed_at = by_hand;
+    } else {
+        const Comparison since = compare(leaves, books.leaves(*book));
+        changes.rows = since.rows;
+        changes.changed = book->carried + since.changed;
+        changes.rewrite = since.lost && !since.unmeasured;
+    }
+    return changes;
+}
+
+void write_book(Oid parent, std::span<const Leaf> leaves, int64_t carried,
+                std::optional<TimestampTz> analyzed_at)
+{
+    static pg::Statement upsert(
+        "insert into tasker.part_analyze (parent, analyzed_at, carried, leaves, files, changes, live) "
+        "values ($1, $2, $3, $4, $5, $6, $7) on conflict (parent) do update set "
+        "analyzed_at = excluded.analyzed_at, carried = excluded.carried, leaves = excluded.leaves, "
+        "files = excluded.files, changes = excluded.changes, live = excluded.live",
+        {OIDOID, TIMESTAMPTZOID, INT8OID, OIDARRAYOID, OIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID});
+    pg::ContextResource memory;
+    pg::Vector<Datum> relids(&memory), files(&memory), changes(&memory), live(&memory);
+    for (const Leaf &leaf : leaves) {
+        relids.push_back(ObjectIdGetDatum(leaf.relid));
+        files.push_back(ObjectIdGetDatum(leaf.file));
+        changes.push_back(Int64GetDatum(leaf.changes));
+        live.push_back(Int64GetDatum(leaf.rows));
+    }
+    pg::Spi().run(upsert, {parent, analyzed_at ? pg::Param(pg::Timestamp{*analyzed_at}) : pg::Param::none(),
+                           carried, array_param(relids.data(), relids.size(), OIDOID),
+                           array_param(files.data(), files.size(), OIDOID),
+                           array_param(changes.data(), changes.size(), INT8OID),
+                           array_param(live.data(), live.size(), INT8OID)});
+}
+
+} // namespace tasker::partition
