@@ -1,4 +1,4 @@
--- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/queue/queue.sql src/worker/worker.sql
+-- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/move.sql src/queue/queue.sql src/worker/worker.sql
 \echo Use "CREATE EXTENSION tasker" to load this file. \quit
 
 -- The schema, the roles and what all planes share.
@@ -79,13 +79,18 @@ create table tasker.part_retirement (
     failures integer not null default 0,
     since timestamptz not null default pg_catalog.clock_timestamp(),
     next_try_at timestamptz,
-    primary key (parent, partition_name)
+    partition_schema name not null default 'tasker',
+    partition_id oid,
+    booked_in text,
+    bound text,
+    bounds_check text,
+    primary key (parent, partition_schema, partition_name)
 );
 
 comment on table tasker.part_retirement is
     'Partitions that are due to go: refused by the set''s owner, or detached and not dropped yet';
 comment on column tasker.part_retirement.parent is 'The partitioned table';
-comment on column tasker.part_retirement.partition_name is 'The partition, in the schema of its parent';
+comment on column tasker.part_retirement.partition_name is 'The partition''s name when it was booked';
 comment on column tasker.part_retirement.lower_key is 'Lower bound, inclusive';
 comment on column tasker.part_retirement.upper_key is 'Upper bound, exclusive';
 comment on column tasker.part_retirement.state is
@@ -97,6 +102,15 @@ comment on column tasker.part_retirement.last_refused_at is 'When the refusals w
 comment on column tasker.part_retirement.failures is 'Tries that failed since the last that did not';
 comment on column tasker.part_retirement.since is 'When it was first due, or when its detach began';
 comment on column tasker.part_retirement.next_try_at is 'No try before this time';
+comment on column tasker.part_retirement.partition_schema is 'The partition''s schema when it was booked';
+comment on column tasker.part_retirement.partition_id is
+    'The partition''s OID, of the installation in booked_in; in another (the row was restored) the name counts alone';
+comment on column tasker.part_retirement.booked_in is
+    'Where it was booked: system identifier, database, installation';
+comment on column tasker.part_retirement.bound is
+    'The partition''s bound as ALTER TABLE ... ATTACH PARTITION takes it, to put it back exactly as it was';
+comment on column tasker.part_retirement.bounds_check is
+    'The check constraint that its detach leaves on the table, to be taken off; null when it had such a one before';
 
 -- Failures and statistics are of this server; a dump does not carry them.
 create table tasker.part_failure (
@@ -364,6 +378,99 @@ revoke all on function tasker.create_parent(regclass, name, text, integer, inter
     tasker.drop_partition_set(regclass) from public;
 grant execute on function tasker.create_parent(regclass, name, text, integer, interval, text, text, text),
     tasker.drop_partition_set(regclass) to tasker_admin;
+
+
+-- Rows on their way into a partition set or out of it. See src/partition/move.hpp.
+
+create table tasker.part_move (
+    source regclass primary key,
+    target regclass not null,
+    swap boolean not null,
+    phase text not null,
+    rows_moved bigint not null default 0,
+    rows_left bigint,
+    at_table regclass,
+    next_block bigint not null default 0,
+    started_at timestamptz not null default pg_catalog.clock_timestamp(),
+    last_batch_at timestamptz,
+    run_started_at timestamptz not null default pg_catalog.clock_timestamp(),
+    run_rows bigint not null default 0
+);
+
+comment on table tasker.part_move is
+    'Moves of rows that are under way or interrupted, written with each step; shown by tasker.partition_data_progress';
+comment on column tasker.part_move.source is 'The table that the rows come from';
+comment on column tasker.part_move.target is 'The table that they go to';
+comment on column tasker.part_move.swap is
+    'The rows are copied, changes are mirrored, and in the end the tables exchange their names';
+comment on column tasker.part_move.phase is 'What is being done';
+comment on column tasker.part_move.rows_moved is 'Rows moved or copied so far';
+comment on column tasker.part_move.rows_left is 'Rows left, estimated';
+comment on column tasker.part_move.at_table is 'The table that is being read: the source or a partition of it';
+comment on column tasker.part_move.next_block is 'The block of it where another call goes on';
+comment on column tasker.part_move.started_at is 'When the first call began';
+comment on column tasker.part_move.last_batch_at is 'When rows were last moved';
+comment on column tasker.part_move.run_started_at is 'When the latest call began';
+comment on column tasker.part_move.run_rows is 'Rows moved or copied since then';
+
+create procedure tasker.partition_data_proc(parent regclass, source regclass, batch interval = null,
+    batch_rows int = 50000, wait interval = '0', max_batches int = null, swap boolean = false)
+    language c as 'MODULE_PATHNAME', 'tasker_partition_data_proc';
+comment on procedure tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean) is
+'Moves the rows of a table into a partition set while both are in use, making partitions as they are needed, and commits as it goes: call it again to go on after anything. In physical order, or by ranges of the control column of length "batch". Batches of "batch_rows" rows, with "wait" between them, at most "max_batches" of them. With "swap" the table stays complete and in use: rows are copied, changes mirrored, and in the end the set takes the table''s name and the table becomes NAME_old. The source may also be the set''s own DEFAULT partition. Triggers do not fire for rows that are moved. Errors: 42704 not a partition set; 42501 not owner of both; 42703, 42804 columns that do not fit; 55000 foreign keys, or what else is in the way; 55006 already running; 25001 called inside a transaction block.';
+
+create procedure tasker.undo_partition_proc(parent regclass, target regclass, batch_rows int = 50000,
+    wait interval = '0', max_batches int = null, swap boolean = false)
+    language c as 'MODULE_PATHNAME', 'tasker_undo_partition_proc';
+comment on procedure tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean) is
+'Moves the rows of a partition set into an ordinary table, from the oldest partition on, in the same way as partition_data_proc, and then ends the management of the set. Its partitions stay, empty, so that writers get no error; drop the parent when nothing uses it any more. Errors: as for partition_data_proc.';
+
+create view tasker.partition_data_progress as
+select m.source,
+       m.target,
+       case when m.swap then 'swap' else 'move' end as mode,
+       case when l.pid is null then 'interrupted' else m.phase end as phase,
+       m.rows_moved,
+       m.rows_left,
+       r.rows_per_second,
+       case when r.rows_per_second > 0 then interval '1 second' * (m.rows_left / r.rows_per_second) end as time_left,
+       m.started_at,
+       m.last_batch_at,
+       l.pid
+  from tasker.part_move m
+  left join pg_catalog.pg_locks l
+         on l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock' and l.classid = m.source::oid and
+            l.objid = 4 and l.objsubid = 21569 and
+            l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+ cross join lateral (
+           select m.run_rows / nullif(extract(epoch from m.last_batch_at - m.run_started_at), 0)::double precision
+                      as rows_per_second) r;
+
+comment on view tasker.partition_data_progress is 'The progress of rows on their way into partition sets or out of them';
+comment on column tasker.partition_data_progress.source is 'The table that the rows come from';
+comment on column tasker.partition_data_progress.target is 'The table that they go to';
+comment on column tasker.partition_data_progress.mode is
+    'move: each row leaves the source as it comes to the target; swap: the source stays complete to the end';
+comment on column tasker.partition_data_progress.phase is
+    'What is being done; interrupted: nobody is at it, call the procedure again';
+comment on column tasker.partition_data_progress.rows_moved is 'Rows moved or copied so far';
+comment on column tasker.partition_data_progress.rows_left is 'Rows left, estimated';
+comment on column tasker.partition_data_progress.rows_per_second is 'Since the latest call began';
+comment on column tasker.partition_data_progress.time_left is 'At that rate';
+comment on column tasker.partition_data_progress.started_at is 'When the first call began';
+comment on column tasker.partition_data_progress.last_batch_at is 'When rows were last moved';
+comment on column tasker.partition_data_progress.pid is 'The session that is at it';
+
+select pg_catalog.pg_extension_config_dump('tasker.part_move', '');
+
+revoke all on tasker.part_move, tasker.partition_data_progress from public;
+revoke all on procedure
+    tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean),
+    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean) from public;
+grant select on tasker.part_move, tasker.partition_data_progress to tasker_admin, tasker_observer;
+grant execute on procedure
+    tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean),
+    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean) to tasker_admin;
 
 -- The queue plane. Tables first, then what users call, then the duties of the worker.
 

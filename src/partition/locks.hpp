@@ -5,6 +5,7 @@
 // detector knows them, and they go with the transaction or session that holds them.
 //
 // LOCK ORDER (who needs several takes them in this order, or asks for the later ones without waiting)
+//    move        of a table whose rows are on their way elsewhere, and of where they go: one at a time
 //    lane        of a parent: one maintenance step at a time (finalize, retire, analyze)
 //    retirement  of a partition: exclusive while it is being retired, shared by who revives a record in it
 //    creation    of a parent: one maker of partitions at a time; also held while a detached partition is
@@ -22,7 +23,8 @@ enum class LockKind : uint32
 {
     lane = 1,
     retirement = 2,
-    creation = 3
+    creation = 3,
+    move = 4
 };
 
 // To the end of the transaction; waits (lock_timeout applies). Plain C inside: may ereport.

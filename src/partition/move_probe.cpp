@@ -50,12 +50,10 @@ Relation open_index_over(Relation table, const NameData *names, int count)
 void prepare_scan_key(Relation index, int i, ScanKey key)
 {
     bool null = false;
-    Datum classes =
-        SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indclass, &null);
+    Datum classes = SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indclass, &null);
     const Oid opclass = reinterpret_cast<oidvector *>(DatumGetPointer(classes))->values[i];
     const Oid type = get_opclass_input_type(opclass);
-    const Oid equality =
-        get_opfamily_member(get_opclass_family(opclass), type, type, BTEqualStrategyNumber);
+    const Oid equality = get_opfamily_member(get_opclass_family(opclass), type, type, BTEqualStrategyNumber);
     if (!OidIsValid(equality))
         elog(ERROR, "index \"%s\" knows no equality", RelationGetRelationName(index));
     ScanKeyInit(key, static_cast<AttrNumber>(i + 1), BTEqualStrategyNumber, get_opcode(equality), 0);

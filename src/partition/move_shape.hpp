@@ -26,8 +26,9 @@ AttrMap *map_columns_by_name(TupleDesc source, TupleDesc target);
 // Finds such columns. Throws object_not_in_prerequisite_state when there are none.
 MoveKey choose_key(Oid source, Oid target);
 
-// Refuses tables that rows must not be moved between, see the errors. `source` is what the rows come from.
-void check_pair(Oid source, Oid target);
+// Refuses tables that rows must not be moved between, see the errors, and a caller who does not own both.
+// `source` is what the rows come from.
+void check_pair(Oid source, Oid target, Oid caller);
 
 // Refuses what a swap of their names would break.
 void check_swap(Oid source, Oid target);

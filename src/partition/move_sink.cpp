@@ -137,8 +137,7 @@ void insert_index_entries(Sink *sink, Leaf *leaf, TupleTableSlot *slot, bool onl
     if (leaf->relation->ri_NumIndices == 0)
         return;
     ResetPerTupleExprContext(sink->estate);
-    List *unsure =
-        tasker_exec_insert_index_tuples(leaf->relation, slot, sink->estate, only_summarizing);
+    List *unsure = tasker_exec_insert_index_tuples(leaf->relation, slot, sink->estate, only_summarizing);
     if (unsure != NIL)
         ereport(ERROR, errcode(ERRCODE_UNIQUE_VIOLATION),
                 errmsg("duplicate key value violates unique constraint \"%s\"",
@@ -230,6 +229,7 @@ void close_sink(Sink *sink)
     }
     if (sink->root_slot != nullptr)
         ExecDropSingleTupleTableSlot(sink->root_slot);
+    ExecResetTupleTable(sink->estate->es_tupleTable, false);
     if (sink->routing != nullptr)
         ExecCleanupTupleRouting(sink->modify, sink->routing);
     else
