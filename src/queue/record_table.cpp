@@ -390,14 +390,16 @@ RecordHead head_of(TupleTableSlot *slot)
 }
 
 LaneScan begin_lane_scan(Partition *partition, Snapshot snapshot, int32_t flow_id, int16_t priority,
-                         int64_t from)
+                         int64_t from, int64_t to)
 {
-    ScanKeyData keys[3];
+    const int count = to == PG_INT64_MAX ? 3 : 4;
+    ScanKeyData keys[4];
     ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(flow_id));
     ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
     ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
-    IndexScanDesc scan = tasker_index_beginscan(partition->heap, partition->lane_index, snapshot, 3);
-    index_rescan(scan, keys, 3, nullptr, 0);
+    ScanKeyInit(&keys[3], 3, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(to));
+    IndexScanDesc scan = tasker_index_beginscan(partition->heap, partition->lane_index, snapshot, count);
+    index_rescan(scan, keys, count, nullptr, 0);
     return {partition, scan};
 }
 

@@ -102,14 +102,15 @@ bool is_held_by_others(Partition *partition, const ItemPointerData &tid);
 // Reads the head of the row in read_slot.
 RecordHead head_of(TupleTableSlot *slot);
 
-// A scan of one lane: the rows that `snapshot` sees, from position `from` on, in order of position.
+// A scan of one lane: the rows that `snapshot` sees, from position `from` up to `to`, in order of position.
+// A bound spares reading the rest of the index page.
 struct LaneScan
 {
     Partition *partition;
     IndexScanDesc scan;
 };
 LaneScan begin_lane_scan(Partition *partition, Snapshot snapshot, int32_t flow_id, int16_t priority,
-                         int64_t from);
+                         int64_t from, int64_t to = PG_INT64_MAX);
 // Moves to the next row and leaves it in partition->read_slot; false at the end.
 bool next_in_lane(LaneScan &scan);
 void end_lane_scan(LaneScan &scan);

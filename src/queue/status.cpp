@@ -122,27 +122,35 @@ void add_flow(Report &report, size_t index)
     }
 }
 
+// The position of the first pending record from `from` up to `to`, or kNothing.
+int64_t first_pending(Partition *partition, const LaneKey &key, int64_t from, int64_t to)
+{
+    int64_t position = core::kNothing;
+    LaneScan scan = begin_lane_scan(partition, GetActiveSnapshot(), key.flow_id,
+                                    static_cast<int16_t>(key.priority), from, to);
+    while (position == core::kNothing && next_in_lane(scan)) {
+        const RecordHead head = head_of(partition->read_slot);
+        if (head.status == RecordStatus::pending)
+            position = head.position;
+    }
+    end_lane_scan(scan);
+    return position;
+}
+
 // Finds the first due record of a lane, and counts what is scheduled in it.
 void look_into_lane(Report &report, Partition *partition, const LaneLook &look)
 {
     FlowStatus &flow = report.flows[look.flow];
-    const auto priority = static_cast<int16_t>(look.key.priority);
     if (look.due) {
-        LaneScan scan =
-            begin_lane_scan(partition, GetActiveSnapshot(), look.key.flow_id, priority, look.floor);
-        while (next_in_lane(scan)) {
-            const RecordHead head = head_of(partition->read_slot);
-            if (head.status != RecordStatus::pending && head.position <= report.due)
-                continue;
-            if (head.position <= report.due)
-                flow.first_due = std::min(flow.first_due, head.position);
-            break;
-        }
-        end_lane_scan(scan);
+        // Claims leave the floor at the next record, as a rule.
+        int64_t position = first_pending(partition, look.key, look.floor, look.floor);
+        if (position == core::kNothing && look.floor < report.due)
+            position = first_pending(partition, look.key, look.floor + 1, report.due);
+        flow.first_due = std::min(flow.first_due, position);
     }
     if (look.scheduled) {
-        LaneScan scan =
-            begin_lane_scan(partition, GetActiveSnapshot(), look.key.flow_id, priority, report.due + 1);
+        LaneScan scan = begin_lane_scan(partition, GetActiveSnapshot(), look.key.flow_id,
+                                        static_cast<int16_t>(look.key.priority), report.due + 1);
         while (next_in_lane(scan))
             flow.scheduled += head_of(partition->read_slot).status == RecordStatus::pending ? 1 : 0;
         end_lane_scan(scan);
