@@ -2,8 +2,7 @@
 //
 // Bounds depend on nothing but the interval and the calendar, never on when a set was made or which
 // partitions it has; so everyone who computes the partition of a key comes to the same one. All arithmetic is
-// in UTC. (A set in another time zone hands in its wall-clock time as if it were UTC and converts the bounds
-// back.)
+// in UTC; zoned_range_of() is for sets whose days begin by the clocks of another time zone.
 //
 // Ranges are half-open, [lower, upper). A bound out of the reach of int64_t becomes INT64_MIN or INT64_MAX:
 // the range is then open on that side as far as the type goes.
@@ -129,6 +128,33 @@ constexpr TimeRange previous_range(const CalendarInterval &interval, const TimeR
     if (range.lower_us == kInt64Min)
         return {kInt64Min, kInt64Min};
     return range_of(interval, range.lower_us - 1);
+}
+
+/// Returns the range that holds a moment when ranges begin by the clocks of a time zone: those of range_of(),
+/// each bound taken to be the moment at which the clocks show it. `wall_of` says what the clocks show at a
+/// moment as if they showed UTC, `moment_of` at which moment they show that; both keep INT64_MIN and
+/// INT64_MAX.
+///
+/// Ranges touch and no moment is in two of them, whatever the clocks do. What they show is only where the
+/// search begins: clocks that are set back over midnight show yesterday again although today has begun, and
+/// clocks that skip a day show a bound that comes at the same moment as the one before it. Such a range is
+/// empty, and holds no moment.
+template <class WallOf, class MomentOf>
+constexpr TimeRange zoned_range_of(const CalendarInterval &interval, int64_t unix_us, WallOf &&wall_of,
+                                   MomentOf &&moment_of)
+{
+    constexpr int kMostSteps = 100; // clocks are never moved by more than a day or two
+    TimeRange wall = range_of(interval, wall_of(unix_us));
+    TimeRange range{moment_of(wall.lower_us), moment_of(wall.upper_us)};
+    for (int i = 0; i < kMostSteps && unix_us < range.lower_us; ++i) {
+        wall = previous_range(interval, wall);
+        range = {moment_of(wall.lower_us), range.lower_us};
+    }
+    for (int i = 0; i < kMostSteps && unix_us >= range.upper_us && range.upper_us != kInt64Max; ++i) {
+        wall = next_range(interval, wall);
+        range = {range.upper_us, moment_of(wall.upper_us)};
+    }
+    return range;
 }
 
 /// Returns the ids of the records made in a range of time (its bounds in whole milliseconds). Time before

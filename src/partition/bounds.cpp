@@ -6,6 +6,7 @@
 extern "C" {
 #include "commands/defrem.h"
 #include "utils/partcache.h"
+#include "utils/uuid.h"
 }
 
 namespace tasker::partition {
@@ -32,10 +33,9 @@ core::TimeRange time_range_of(const SetConfig &config, int64_t unix_us)
 {
     if (!is_moment(config.control.kind) || !follows_zone(config))
         return core::range_of(config.interval, unix_us);
-    const core::TimeRange wall = core::range_of(config.interval, wall_clock(unix_us, config.zone));
-    const core::TimeRange range{moment_of(wall.lower_us, config.zone), moment_of(wall.upper_us, config.zone)};
-    // A zone that skipped a whole day may lead astray; any range around the key is better than none.
-    return range.contains(unix_us) ? range : core::range_of(config.interval, unix_us);
+    return core::zoned_range_of(
+        config.interval, unix_us, [&](int64_t moment) { return wall_clock(moment, config.zone); },
+        [&](int64_t wall) { return moment_of(wall, config.zone); });
 }
 
 // A range that reaches the end of the type is open there: its exclusive upper bound would be no value.
@@ -64,9 +64,55 @@ bool has_blocks(Oid relid)
     });
 }
 
+// A table brings a type of its name with it.
 bool is_free(const char *name, Oid schema)
 {
-    return pg::pg_call([&] { return !OidIsValid(get_relname_relid(name, schema)); });
+    return pg::pg_call([&] {
+        return !OidIsValid(get_relname_relid(name, schema)) &&
+               !SearchSysCacheExists2(TYPENAMENSP, CStringGetDatum(name), ObjectIdGetDatum(schema));
+    });
+}
+
+const char *uuid_literal(Datum value)
+{
+    return psprintf("'%s'", DatumGetCString(DirectFunctionCall1(uuid_out, value)));
+}
+
+// The bounds of partitions that a range shall touch; null where there is none.
+struct TouchedBounds
+{
+    const char *lower;
+    const char *upper;
+};
+
+// A UUID may lie between two milliseconds, and a bound that was made by hand often does; keys are whole ones.
+// So that there is neither gap nor overlap, a new partition takes the very bound of its neighbour. Plain C
+// inside: may ereport.
+TouchedBounds touched_uuids(Oid parent, core::NumberRange range)
+{
+    TouchedBounds touched{nullptr, nullptr};
+    Relation relation = table_open(parent, AccessShareLock);
+    PartitionDesc descriptor = RelationGetPartitionDesc(relation, false);
+    PartitionBoundInfo bounds = descriptor->boundinfo;
+    for (int i = 0; descriptor->nparts > 0 && i < bounds->ndatums; i++) {
+        if (bounds->kind[i][0] != PARTITION_RANGE_DATUM_VALUE)
+            continue;
+        const int64_t key = key_of_datum(UUIDOID, bounds->datums[i][0]);
+        if (key == range.lower && bounds->indexes[i] >= 0)
+            touched.lower = uuid_literal(bounds->datums[i][0]);
+        if (key == range.upper && bounds->indexes[i + 1] >= 0 && touched.upper == nullptr)
+            touched.upper = uuid_literal(bounds->datums[i][0]);
+    }
+    table_close(relation, AccessShareLock);
+    return touched;
+}
+
+const char *attach_text(const char *parent, const char *partition, const char *lower, const char *upper)
+{
+    return pg::pg_call([&] {
+        return psprintf("alter table %s attach partition %s for values from (%s) to (%s)", parent, partition,
+                        lower, upper);
+    });
 }
 
 } // namespace
@@ -171,15 +217,21 @@ const char *free_partition_name(const SetConfig &config, core::NumberRange range
     return candidate;
 }
 
+const char *attach_text(const SetConfig &config, const char *partition, core::NumberRange range)
+{
+    TouchedBounds touched{nullptr, nullptr};
+    if (config.control.kind == ControlKind::uuid_v7)
+        touched = pg::pg_call([&] { return touched_uuids(config.parent, range); });
+    return attach_text(quoted_parent(config), partition,
+                       touched.lower != nullptr ? touched.lower : bound_literal(config.control, range.lower),
+                       touched.upper != nullptr ? touched.upper : bound_literal(config.control, range.upper));
+}
+
 const char *attach_text(const char *parent, const char *partition, const Control &control,
                         core::NumberRange range)
 {
-    const char *lower = bound_literal(control, range.lower);
-    const char *upper = bound_literal(control, range.upper);
-    return pg::pg_call([&] {
-        return psprintf("alter table %s attach partition %s for values from (%s) to (%s)", parent, partition,
-                        lower, upper);
-    });
+    return attach_text(parent, partition, bound_literal(control, range.lower),
+                       bound_literal(control, range.upper));
 }
 
 } // namespace tasker::partition

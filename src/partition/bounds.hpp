@@ -34,10 +34,14 @@ core::NumberRange fit_around(core::NumberRange range, int64_t key, std::span<con
 // hour begins everywhere at once, and the hour that the end of summer time repeats must not be cut in two.
 bool follows_zone(const SetConfig &config);
 
-// A name for the partition that no relation of the parent's schema has. In the current memory context.
+// A name for the partition that no relation and no type of the parent's schema has. In the current memory
+// context.
 const char *free_partition_name(const SetConfig &config, core::NumberRange range);
 
-// The statement that attaches a partition; both names are quoted. In the current memory context.
+// The statement that attaches a partition, whose name is quoted. In the current memory context.
+const char *attach_text(const SetConfig &config, const char *partition, core::NumberRange range);
+
+// The same from the keys alone.
 const char *attach_text(const char *parent, const char *partition, const Control &control,
                         core::NumberRange range);
 

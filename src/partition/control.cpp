@@ -29,6 +29,11 @@ constexpr int64_t kUuidEndMs = int64_t{1} << kUuidTimeBits;
 // greater one. Such a partition is open to MAXVALUE instead.
 constexpr int64_t kFirstTimestampUs = MIN_TIMESTAMP + pg::kEpochDifferenceUs;
 
+bool is_beyond_timestamps(int64_t unix_us)
+{
+    return unix_us < kFirstTimestampUs || unix_us == core::kInt64Max;
+}
+
 int64_t key_of_date(DateADT date)
 {
     if (DATE_NOT_FINITE(date))
@@ -112,13 +117,14 @@ int64_t key_of_text(ControlKind kind, const char *text)
     const bool only_digits = strspn(text, "0123456789") == strlen(text);
     switch (kind) {
     case ControlKind::number:
-        return DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text)));
+        // The last bigint is in the partition of the one before it, which is open to MAXVALUE.
+        return Min(DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text))), core::kInt64Max - 1);
     case ControlKind::record_id:
         return only_digits ? DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text)))
                            : key_of_time_text(kind, text);
     case ControlKind::uuid_v7:
-        // 8-4-4-4-12 digits, perhaps in braces or without hyphens: no time has 32 of them.
-        return strlen(text) >= 2 * UUID_LEN
+        // 32 digits, perhaps with hyphens or in braces. A time that is as long has a colon in it.
+        return strlen(text) >= 2 * UUID_LEN && strspn(text, "0123456789abcdefABCDEF-{}") == strlen(text)
                    ? key_of_uuid(DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(text))))
                    : key_of_time_text(kind, text);
     case ControlKind::timestamptz:
@@ -200,8 +206,12 @@ int64_t key_of_datum(Oid type, Datum value)
     case UUIDOID:
         return key_of_uuid(DatumGetUUIDP(value));
     default:
-        return key_of_datum(getBaseType(type), value);
+        break;
     }
+    const Oid base = getBaseType(type);
+    if (base == type)
+        elog(ERROR, "type %u cannot control a partition set", type);
+    return key_of_datum(base, value);
 }
 
 core::NumberRange valid_keys(const Control &control)
@@ -293,13 +303,15 @@ int64_t parse_key(const Control &control, std::string_view value)
     }
 }
 
+// Beyond the times that Postgres knows, clocks show UTC.
 int64_t wall_clock(int64_t unix_us, pg_tz *zone)
 {
     pg_tm tm;
     fsec_t fraction = 0;
     int offset = 0;
     Timestamp wall = 0;
-    if (timestamp2tm(pg::timestamp_of_unix_us(unix_us), &offset, &tm, &fraction, nullptr, zone) != 0 ||
+    if (is_beyond_timestamps(unix_us) ||
+        timestamp2tm(pg::timestamp_of_unix_us(unix_us), &offset, &tm, &fraction, nullptr, zone) != 0 ||
         tm2timestamp(&tm, fraction, nullptr, &wall) != 0)
         return unix_us;
     return pg::unix_us_of_timestamp(wall);
@@ -310,7 +322,8 @@ int64_t moment_of(int64_t wall_us, pg_tz *zone)
     pg_tm tm;
     fsec_t fraction = 0;
     TimestampTz moment = 0;
-    if (timestamp2tm(pg::timestamp_of_unix_us(wall_us), nullptr, &tm, &fraction, nullptr, nullptr) != 0)
+    if (is_beyond_timestamps(wall_us) ||
+        timestamp2tm(pg::timestamp_of_unix_us(wall_us), nullptr, &tm, &fraction, nullptr, nullptr) != 0)
         return wall_us;
     int offset = DetermineTimeZoneOffset(&tm, zone);
     if (tm2timestamp(&tm, fraction, &offset, &moment) != 0)

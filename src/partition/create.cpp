@@ -77,7 +77,7 @@ void run_ddl(const SetConfig &config, const char *tablespace, const OwnedSet *ow
     spi.run_text(pg::pg_call([&] { return create_table_text(parent, partition, tablespace, owned); }));
     for (int i = 0; owned != nullptr && i < owned->key_count; i++)
         spi.run_text(pg::pg_call([&] { return expand(owned->keys[i], partition); }));
-    spi.run_text(attach_text(parent, partition, config.control, range));
+    spi.run_text(attach_text(config, partition, range));
 }
 
 // A partition that takes no rows any more but is still there; its name for the error.

@@ -4,11 +4,14 @@
 #include "partition/create.hpp"
 #include "partition/locks.hpp"
 #include "partition/premake.hpp"
+#include "partition/retirement.hpp"
 #include "partition/sets.hpp"
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "pg/subtransaction.hpp"
 
 extern "C" {
+#include "access/tableam.h"
 #include "catalog/dependency.h"
 #include "commands/defrem.h"
 #include "utils/partcache.h"
@@ -34,7 +37,9 @@ struct ParentFacts
     Oid column_type;
     bool default_order; // the key sorts as its type does
     Oid default_partition;
-    Oid partitioned_child; // a partition that is partitioned itself
+    Oid partitioned_child;  // a partition that is partitioned itself
+    bool bounds_in_one_key; // two bounds that differ have the same key
+    bool has_pending;       // a detach that is not complete
 };
 
 // Plain C inside: may ereport.
@@ -53,6 +58,29 @@ void read_key(Relation relation, ParentFacts *facts)
 }
 
 // Plain C inside: may ereport.
+void read_partitions(Relation relation, ParentFacts *facts)
+{
+    PartitionDesc descriptor = RelationGetPartitionDesc(relation, false);
+    PartitionBoundInfo bounds = descriptor->boundinfo;
+
+    facts->default_partition = get_default_oid_from_partdesc(descriptor);
+    facts->has_pending = descriptor->detached_exist;
+    for (int i = 0; i < descriptor->nparts; i++) {
+        if (!descriptor->is_leaf[i])
+            facts->partitioned_child = descriptor->oids[i];
+    }
+    if (descriptor->nparts == 0 || getBaseType(facts->column_type) != UUIDOID)
+        return;
+    for (int i = 1; i < bounds->ndatums; i++) {
+        if (bounds->kind[i - 1][0] == PARTITION_RANGE_DATUM_VALUE &&
+            bounds->kind[i][0] == PARTITION_RANGE_DATUM_VALUE &&
+            key_of_datum(UUIDOID, bounds->datums[i - 1][0]) == key_of_datum(UUIDOID, bounds->datums[i][0]))
+            facts->bounds_in_one_key = true;
+    }
+}
+
+// Locks the table against being dropped or changed to the end of the transaction. Plain C inside: may
+// ereport.
 ParentFacts read_facts(Oid parent)
 {
     ParentFacts facts{};
@@ -64,14 +92,10 @@ ParentFacts read_facts(Oid parent)
         getExtensionOfObject(RelationRelationId, parent) == get_extension_oid("tasker", false);
     if (facts.kind == RELKIND_PARTITIONED_TABLE) {
         read_key(relation, &facts);
-        PartitionDesc descriptor = RelationGetPartitionDesc(relation, true);
-        facts.default_partition = get_default_oid_from_partdesc(descriptor);
-        for (int i = 0; i < descriptor->nparts; i++) {
-            if (!descriptor->is_leaf[i])
-                facts.partitioned_child = descriptor->oids[i];
-        }
+        if (facts.strategy == PARTITION_STRATEGY_RANGE && facts.columns == 1)
+            read_partitions(relation, &facts);
     }
-    relation_close(relation, AccessShareLock);
+    relation_close(relation, NoLock);
     return facts;
 }
 
@@ -104,6 +128,8 @@ void check_table(const ParentFacts &facts)
         refuse(facts, "Its partition key does not sort as the column's type does.");
     if (OidIsValid(facts.partitioned_child))
         refuse(facts, "Its partitions are partitioned themselves. Manage those as sets of their own.");
+    if (facts.bounds_in_one_key)
+        refuse(facts, "Two bounds of its partitions lie within the same millisecond.");
 }
 
 void check_control(const ParentFacts &facts, std::string_view control)
@@ -115,17 +141,12 @@ void check_control(const ParentFacts &facts, std::string_view control)
                     control.data());
 }
 
-bool is_integer(std::string_view text)
-{
-    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
-}
-
 // A bigint holds numbers, or, when the interval is one of time, record ids.
 ControlKind kind_of(Oid type, std::string_view interval)
 {
     switch (getBaseType(type)) {
     case INT8OID:
-        return is_integer(interval) ? ControlKind::number : ControlKind::record_id;
+        return is_number(interval) ? ControlKind::number : ControlKind::record_id;
     case DATEOID:
         return ControlKind::date;
     case TIMESTAMPOID:
@@ -149,13 +170,13 @@ void check_request(const ParentRequest &request, ControlKind kind)
     if (request.premake < 0 || request.premake > 1000)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "premake must be from 0 to 1000, not %d",
                         request.premake);
-    if (request.retention && pg::interval_us(*request.retention) < 0)
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "retention must not be negative");
+    if (request.retention && !is_retention(*request.retention))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
+                        "retention must not be negative, nor longer than 4,000 years");
     if (request.retention && !has_time(kind))
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "a set of numbers has no retention by time")
             .hint("tasker.alter_parent(parent, 'retention', '1000000') keeps that many numbers behind the "
-                  "current "
-                  "partition.");
+                  "current partition.");
     (void)parse_retention_action(request.retention_action, &schema);
     (void)parse_timezone(request.timezone);
 }
@@ -204,14 +225,61 @@ void make_from(const SetConfig &config, int64_t from)
     }
 }
 
+// What a partition needs may be out of reach for now: rows of its range are in the DEFAULT partition, or the
+// detach of a partition with that range is not complete.
+bool may_be_made_later(const pg::CaughtError &error)
+{
+    return error.sqlstate() == ERRCODE_CHECK_VIOLATION || error.sqlstate() == ERRCODE_OBJECT_IN_USE;
+}
+
+void note_unmade(const SetConfig &config, int64_t key, const pg::CaughtError &error)
+{
+    if (!may_be_made_later(error)) {
+        pg::Error again(error.sqlstate(), "%s", error.message());
+        if (error.detail() != nullptr)
+            again.detail("%s", error.detail());
+        if (error.hint() != nullptr)
+            again.hint("%s", error.hint());
+        throw again;
+    }
+    const char *text = key_text(config.control, key);
+    pg::pg_call([&] {
+        ereport(WARNING,
+                errmsg("the partition of \"%s\" that holds %s cannot be made yet",
+                       NameStr(config.parent_name), text),
+                errdetail_internal("%s", error.message()), errhint("Maintenance tries again."));
+    });
+}
+
+// Makes the partitions of now and ahead; one that has to wait is left to maintenance.
+void make_ahead(const SetConfig &config, const ParentFacts &facts)
+{
+    pg::ContextResource memory;
+    pg::Vector<int64_t> keys(&memory);
+    add_missing_keys(config, keys);
+    for (const int64_t key : keys) {
+        pg::check_for_interrupts();
+        if (!facts.has_pending && !OidIsValid(facts.default_partition)) {
+            create_partition_for(config.parent, key);
+            continue;
+        }
+        const auto error = pg::try_in_subtransaction([&] { create_partition_for(config.parent, key); });
+        if (error)
+            note_unmade(config, key, *error);
+    }
+    note_maintenance(config.parent);
+}
+
+// What lies ahead of now is filled as time goes on.
 void warn_of_gaps(const SetConfig &config)
 {
     int gaps = 0;
     std::optional<int64_t> end;
     pg::ContextResource memory;
     pg::Vector<core::NumberRange> named(&memory);
+    const int64_t current = current_key(config).value_or(core::kInt64Max);
     for (const DirectoryEntry &entry : directory(config.parent)) {
-        if (end && entry.lower > *end && gaps++ < kGapsNamed)
+        if (end && *end < entry.lower && *end < current && gaps++ < kGapsNamed)
             named.push_back({*end, entry.lower});
         end = entry.upper;
     }
@@ -232,19 +300,30 @@ void warn_of_gaps(const SetConfig &config)
         });
 }
 
+// The rows themselves are looked at, not a query's result: nobody's policies, rules or functions run with our
+// rights. Of a foreign table we do not know. Plain C inside: may ereport.
 bool has_rows(Oid relid)
 {
-    const char *name = quoted_partition(relid);
-    pg::Spi spi;
-    return spi.run_text(pg::pg_call([&] { return psprintf("select exists (select from only %s)", name); }))
-        .boolean(0, 1);
+    Relation relation = table_open(relid, AccessShareLock);
+    bool found = true;
+    if (relation->rd_rel->relkind == RELKIND_RELATION) {
+        Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+        TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
+        TupleTableSlot *slot = table_slot_create(relation, nullptr);
+        found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+        ExecDropSingleTupleTableSlot(slot);
+        table_endscan(scan);
+        UnregisterSnapshot(snapshot);
+    }
+    table_close(relation, AccessShareLock);
+    return found;
 }
 
 void warn_of_default(const SetConfig &config, Oid default_partition)
 {
     if (!OidIsValid(default_partition))
         return;
-    const bool rows = has_rows(default_partition);
+    const bool rows = pg::pg_call([&] { return has_rows(default_partition); });
     pg::pg_call([&] {
         ereport(
             WARNING,
@@ -257,34 +336,54 @@ void warn_of_default(const SetConfig &config, Oid default_partition)
     });
 }
 
+// Does a row of pg_partman's configuration name the table? It names tables as schema.table, without quotes.
+// Read like has_rows(). Plain C inside: may ereport.
+bool partman_manages(Oid config_table, const char *table)
+{
+    const AttrNumber column = get_attnum(config_table, "parent_table");
+    if (column <= 0 || get_atttype(config_table, column) != TEXTOID)
+        return false;
+    Relation relation = table_open(config_table, AccessShareLock);
+    Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+    TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
+    TupleTableSlot *slot = table_slot_create(relation, nullptr);
+    bool found = false;
+    while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+        bool null = false;
+        const Datum value = slot_getattr(slot, column, &null);
+        found = !null && strcmp(TextDatumGetCString(value), table) == 0;
+    }
+    ExecDropSingleTupleTableSlot(slot);
+    table_endscan(scan);
+    UnregisterSnapshot(snapshot);
+    table_close(relation, AccessShareLock);
+    return found;
+}
+
 // Two managers would make the same partitions, and each drop what the other keeps.
 void warn_of_partman(const SetConfig &config)
 {
     static pg::Statement find(
-        "select pg_catalog.format('%I.part_config', n.nspname) from pg_catalog.pg_extension e "
-        "join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_partman'",
+        "select k.oid, pg_catalog.format('%I.part_config', n.nspname) from pg_catalog.pg_extension e "
+        "join pg_catalog.pg_namespace n on n.oid = e.extnamespace "
+        "join pg_catalog.pg_class k on k.relnamespace = n.oid and k.relname = 'part_config' "
+        "where e.extname = 'pg_partman' and k.relkind = 'r'",
         {});
-    const char *table = nullptr;
-    {
-        pg::Spi spi;
-        const pg::Rows rows = spi.run(find);
-        if (rows.empty())
-            return;
-        const std::string_view name = rows.text(0, 1);
-        const char *parent = quoted_parent(config);
-        const pg::Rows managed = spi.run_text(pg::pg_call([&] {
-            return psprintf(
-                "select exists (select from %.*s where pg_catalog.to_regclass(parent_table) = %s::regclass)",
-                static_cast<int>(name.size()), name.data(), quote_literal_cstr(parent));
-        }));
-        if (!managed.boolean(0, 1))
-            return;
-        table = pg::pg_call([&] { return pnstrdup(name.data(), name.size()); });
-    }
+    pg::Spi spi;
+    const pg::Rows rows = spi.run(find);
+    if (rows.empty())
+        return;
+    const Oid config_table = rows.oid(0, 1);
+    const std::string_view config_name = rows.text(0, 2);
+    if (!pg::pg_call([&] {
+            return partman_manages(config_table, psprintf("%s.%s", get_namespace_name(config.schema),
+                                                          NameStr(config.parent_name)));
+        }))
+        return;
     pg::pg_call([&] {
-        ereport(WARNING,
-                errmsg("pg_partman manages partitioned table \"%s\" too", NameStr(config.parent_name)),
-                errhint("Delete its row from %s.", table));
+        ereport(
+            WARNING, errmsg("pg_partman manages partitioned table \"%s\" too", NameStr(config.parent_name)),
+            errhint("Delete its row from %.*s.", static_cast<int>(config_name.size()), config_name.data()));
     });
 }
 
@@ -312,15 +411,45 @@ void manage_parent(const ParentRequest &request)
     insert_set(request, kind);
     const SetConfig config = describe_set(request.parent);
     warn_of_partman(config);
-    warn_of_gaps(config);
     warn_of_default(config, facts.default_partition);
     if (request.start_at) {
         const int64_t start = parse_key(config.control, *request.start_at);
         check_key(config, start);
         make_from(config, start);
     }
-    premake_set(request.parent);
+    make_ahead(config, facts);
+    warn_of_gaps(config);
 }
+
+namespace {
+
+// What a retirement has begun and nobody will finish. It is the owner's from now on.
+void warn_of_unfinished(const SetConfig &config)
+{
+    static pg::Statement pending("select inhrelid::regclass::text from pg_catalog.pg_inherits "
+                                 "where inhparent = $1 and inhdetachpending",
+                                 {OIDOID});
+    pg::ContextResource memory;
+    pg::Vector<DirectoryEntry> detached(&memory);
+    add_detached_tables(config.parent, detached);
+    for (const DirectoryEntry &table : detached) {
+        const char *name = quoted_partition(table.relid);
+        pg::pg_call([&] { ereport(NOTICE, errmsg("table %s has been detached, and stays", name)); });
+    }
+    pg::Spi spi;
+    const pg::Rows rows = spi.run(pending, {config.parent});
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const std::string_view name = rows.text(i, 1);
+        pg::pg_call([&] {
+            ereport(WARNING,
+                    errmsg("the detach of partition %.*s is not complete", static_cast<int>(name.size()),
+                           name.data()),
+                    errhint("ALTER TABLE ... DETACH PARTITION ... FINALIZE completes it."));
+        });
+    }
+}
+
+} // namespace
 
 } // namespace tasker::partition
 
@@ -361,6 +490,7 @@ TASKER_FUNCTION(drop_partition_set)
                         NameStr(config.parent_name))
             .hint("It goes with DROP EXTENSION tasker.");
     partition::check_ownership(parent);
+    partition::warn_of_unfinished(config);
     pg::Spi spi;
     spi.run(remove, {parent});
     spi.run(forget, {parent});

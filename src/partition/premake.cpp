@@ -11,54 +11,110 @@ namespace {
 
 constexpr const char *kDuty = "premake";
 
-// The first key ahead without a partition, when fewer than wanted follow the one of now. The bounds are
-// followed: an interval that was changed does not matter.
-std::optional<int64_t> missing_key(const SetConfig &config)
+// A copy: what is done with the entries may refresh the directory.
+pg::Vector<DirectoryEntry> entries_of(Oid parent, std::pmr::memory_resource *memory)
 {
-    const std::optional<int64_t> current = current_key(config);
-    if (!current)
-        return 0; // a set of numbers that has lost all its partitions begins anew
-    int64_t key = *current;
-    for (int i = 0; i <= config.premake; i++) {
-        const std::optional<DirectoryEntry> entry = find_entry(config.parent, key);
-        if (!entry)
-            return key;
-        if (entry->upper >= valid_keys(config.control).upper)
-            return std::nullopt; // the end of the type
-        key = entry->upper;
-    }
-    return std::nullopt;
+    pg::Vector<DirectoryEntry> entries(memory);
+    for (const DirectoryEntry &entry : directory(parent))
+        entries.push_back(entry);
+    return entries;
 }
 
 } // namespace
 
-void premake_set(Oid parent)
+// A set of numbers that has no partitions begins at 0.
+void add_missing_keys(const SetConfig &config, pg::Vector<int64_t> &keys)
 {
-    const std::optional<SetConfig> config = read_set(parent);
-    if (!config)
-        return;
-    while (const std::optional<int64_t> missing = missing_key(*config)) {
-        create_partition_for(parent, *missing);
-        pg::check_for_interrupts();
+    pg::ContextResource memory;
+    const pg::Vector<DirectoryEntry> entries = entries_of(config.parent, &memory);
+    const std::span<const DirectoryEntry> occupied{entries.data(), entries.size()};
+    const int64_t end = valid_keys(config.control).upper;
+    int64_t key = current_key(config).value_or(0);
+    for (int i = 0; i <= config.premake && key < end; i++) {
+        const auto holder = std::find_if(entries.begin(), entries.end(), [&](const DirectoryEntry &entry) {
+            return entry.lower <= key && key < entry.upper;
+        });
+        if (holder == entries.end())
+            keys.push_back(key);
+        key = holder != entries.end() ? holder->upper
+                                      : fit_around(aligned_range(config, key), key, occupied).upper;
     }
-    note_maintenance(parent);
 }
 
 namespace {
 
 // A set whose settings cannot even be read is due too: its own transaction then finds and notes the error.
-bool is_due(Oid parent)
+// So is one that was tried a moment ago, but not for the worker.
+bool is_due(const Steps &steps, Oid parent, bool asked_for)
 {
     bool due = false;
     const auto error = pg::try_in_subtransaction([&] {
         const std::optional<SetConfig> config = read_set(parent);
-        due = config && missing_key(*config).has_value();
+        if (!config || (may_be_under_restore(*config) && !asked_for))
+            return;
+        pg::ContextResource memory;
+        pg::Vector<int64_t> keys(&memory);
+        add_missing_keys(*config, keys);
+        due = !keys.empty();
     });
-    return due || error.has_value();
+    if (!due && !error)
+        return false;
+    return !steps.may_run_top_level() || !failures_of(parent, kDuty).backing_off;
 }
+
+// One set. Each partition is made in a transaction of its own, so that one that cannot be made (the rows of
+// its range are in a DEFAULT partition, say) does not undo those before it nor stop those after it. The first
+// failure is noted.
+class Premake
+{
+  public:
+    Premake(Steps &steps, Oid parent) : steps_(steps), parent_(parent), keys_(&memory_) {}
+
+    void run()
+    {
+        int failures = 0;
+        steps_.transaction([&] { failures = failures_of(parent_, kDuty).in_a_row; });
+        LockTimeoutScope timeout(patience_ms(failures));
+        guarded([&] {
+            if (const std::optional<SetConfig> config = read_set(parent_))
+                add_missing_keys(*config, keys_);
+        });
+        for (const int64_t key : keys_) {
+            if (steps_.should_stop())
+                return;
+            guarded([&] { create_partition_for(parent_, key); });
+        }
+        if (failed_)
+            return;
+        steps_.transaction([&] {
+            note_success(parent_, kDuty);
+            note_maintenance(parent_);
+        });
+    }
+
+  private:
+    template <class Body> void guarded(Body &&body)
+    {
+        steps_.transaction([&] {
+            const std::optional<pg::CaughtError> error = pg::try_in_subtransaction(body);
+            if (error && !failed_)
+                note_failure(parent_, kDuty, *error, !steps_.may_run_top_level());
+            failed_ |= error.has_value();
+        });
+    }
+
+    Steps &steps_;
+    Oid parent_;
+    pg::ContextResource memory_;
+    pg::Vector<int64_t> keys_;
+    bool failed_ = false;
+};
 
 } // namespace
 
+// Each partition is made in a transaction of its own. Many at once would take the lock table's room, keep those
+// out who need a partition on demand, and send all sessions so many invalidations together that they have to
+// forget everything they know of the catalogs.
 void run_premake_round(Steps &steps, Oid only)
 {
     pg::ContextResource memory;
@@ -71,14 +127,14 @@ void run_premake_round(Steps &steps, Oid only)
         pg::Vector<Oid> sets(&transaction_memory);
         add_sets(sets, only);
         for (Oid parent : sets) {
-            if (is_due(parent))
+            if (is_due(steps, parent, OidIsValid(only)))
                 due.push_back(parent);
         }
     });
     for (Oid parent : due) {
         if (steps.should_stop())
             return;
-        steps.transaction([&] { isolate(steps, parent, kDuty, [&] { premake_set(parent); }); });
+        Premake(steps, parent).run();
     }
 }
 

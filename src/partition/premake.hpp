@@ -1,11 +1,13 @@
 // Premake: the partitions of now and of the near future exist before anybody needs them.
 #pragma once
 
-#include "pg/error.hpp"
+#include "partition/set_config.hpp"
+#include "pg/memory.hpp"
 
 namespace tasker::partition {
 
-// Makes what an open set lacks, in the current transaction.
-void premake_set(Oid parent);
+// Adds a key of each range that has no partition, from the one of now to `premake` after it. The bounds that
+// are there are followed, whatever the interval was when they were made.
+void add_missing_keys(const SetConfig &config, pg::Vector<int64_t> &keys);
 
 } // namespace tasker::partition

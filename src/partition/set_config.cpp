@@ -1,5 +1,6 @@
 #include "partition/set_config.hpp"
 
+#include "pg/function.hpp"
 #include "pg/spi.hpp"
 
 namespace tasker::partition {
@@ -12,14 +13,16 @@ const char *c_string(std::string_view text)
 
 } // namespace
 
+// The column is the one that the table is partitioned by, whatever it is called by now.
 std::optional<SetConfig> read_set(Oid parent)
 {
     static pg::Statement query(
         "select k.relnamespace, k.relowner, k.relname::text, c.control_kind, c.partition_interval, "
-        "c.premake, c.retention, c.timezone, c.legal_hold, c.adopted_at, c.control::text, c.retention_keys, "
+        "c.premake, c.retention, c.timezone, c.legal_hold, c.adopted_at, a.attname::text, c.retention_keys, "
         "c.retention_action, a.atttypid, c.owner_set "
         "from tasker.part_config c join pg_catalog.pg_class k on k.oid = c.parent "
-        "left join pg_catalog.pg_attribute a on a.attrelid = c.parent and a.attname = c.control "
+        "join pg_catalog.pg_partitioned_table p on p.partrelid = c.parent "
+        "join pg_catalog.pg_attribute a on a.attrelid = c.parent and a.attnum = p.partattrs[0] "
         "where c.parent = $1 and k.relkind = 'p'",
         {OIDOID});
     pg::Spi spi;
@@ -32,9 +35,6 @@ std::optional<SetConfig> read_set(Oid parent)
     config.owner = rows.oid(0, 2);
     namestrcpy(&config.parent_name, c_string(rows.text(0, 3)));
     namestrcpy(&config.control_name, c_string(rows.text(0, 11)));
-    if (rows.is_null(0, 14))
-        throw pg::Error(ERRCODE_UNDEFINED_COLUMN, "table \"%s\" has no column \"%s\", which its set names",
-                        NameStr(config.parent_name), NameStr(config.control_name));
     config.control = {parse_control_kind(rows.text(0, 4)), rows.oid(0, 14)};
     if (has_time(config.control.kind))
         config.interval = parse_partition_interval(rows.text(0, 5));
@@ -71,13 +71,33 @@ const char *quoted_partition(Oid partition)
     });
 }
 
+bool is_number(std::string_view text)
+{
+    while (!text.empty() && isspace(static_cast<unsigned char>(text.front())))
+        text.remove_prefix(1);
+    while (!text.empty() && isspace(static_cast<unsigned char>(text.back())))
+        text.remove_suffix(1);
+    if (!text.empty() && (text.front() == '-' || text.front() == '+'))
+        text.remove_prefix(1);
+    return !text.empty() && text.find_first_not_of("0123456789.") == std::string_view::npos;
+}
+
 core::CalendarInterval parse_partition_interval(std::string_view text)
 {
     const char *input = c_string(text);
-    const Interval *interval = pg::pg_call([&] {
-        return DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(input),
-                                                     ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-    });
+    if (is_number(text))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be the interval of partitions", input)
+            .detail("Partitions by time need an interval with a unit, such as \"1 day\".");
+    const Interval *interval = nullptr;
+    try {
+        interval = pg::pg_call([&] {
+            return DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(input),
+                                                         ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+        });
+    } catch (const pg::PgError &e) {
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be the interval of partitions", input)
+            .detail("%s", e.what());
+    }
     const std::optional<core::CalendarInterval> parsed =
         core::parse_interval(interval->month, interval->day, interval->time);
     if (!parsed)
@@ -89,26 +109,30 @@ core::CalendarInterval parse_partition_interval(std::string_view text)
 pg_tz *parse_timezone(std::string_view text)
 {
     const char *name = c_string(text);
-    pg_tz *zone = pg::pg_call([&] { return pg_tzset(name); });
-    if (zone == nullptr)
+    pg_tz *zone = name[0] != '\0' ? pg::pg_call([&] { return pg_tzset(name); }) : nullptr;
+    if (zone == nullptr || !pg_tz_acceptable(zone))
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "time zone \"%s\" is not recognized", name);
     return strcmp(pg_get_timezone_name(zone), "UTC") == 0 ? nullptr : zone;
+}
+
+[[noreturn]] static void reject_step(const char *input)
+{
+    throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be the interval of partitions", input)
+        .detail("Of a table that is partitioned by numbers, it must be a positive bigint.");
 }
 
 int64_t parse_partition_step(std::string_view text)
 {
     const char *input = c_string(text);
-    int64 step = 0;
     try {
-        step =
+        const int64 step =
             pg::pg_call([&] { return DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(input))); });
+        if (step > 0)
+            return step;
     } catch (const pg::PgError &) {
-        step = 0;
+        reject_step(input);
     }
-    if (step <= 0)
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be the interval of partitions", input)
-            .detail("Of a table that is partitioned by numbers, it must be a positive bigint.");
-    return step;
+    reject_step(input);
 }
 
 RetentionAction parse_retention_action(std::string_view text, NameData *schema)
@@ -146,6 +170,20 @@ void check_retention_action(const SetConfig &config, std::string_view text)
                         "invalid value for setting \"retention_action\": \"%.*s\"",
                         static_cast<int>(text.size()), text.data())
             .detail("The set belongs to Tasker, whose retired partitions are dropped: drop.");
+}
+
+// A retention that reaches back beyond the first timestamp would make each round fail.
+bool is_retention(const Interval &retention)
+{
+    constexpr int64_t kLongestUs = int64_t{4000} * 366 * core::kUsPerDay;
+    const int64_t us = pg::interval_us(retention);
+    return us >= 0 && us <= kLongestUs;
+}
+
+bool may_be_under_restore(const SetConfig &config)
+{
+    constexpr int64_t kQuietUs = USECS_PER_HOUR;
+    return !config.owner_set && config.adopted_at && GetCurrentTimestamp() - *config.adopted_at < kQuietUs;
 }
 
 const char *here()

@@ -19,7 +19,7 @@ struct SetConfig
     Oid schema;
     Oid owner;
     NameData parent_name;
-    NameData control_name;
+    NameData control_name; // by the catalogs
     Control control;
     core::CalendarInterval interval; // of a set with time
     int64_t step;                    // of a set of numbers
@@ -45,6 +45,8 @@ const char *quoted_partition(Oid partition);
 // Check the values of settings, and throw invalid_parameter_value.
 core::CalendarInterval parse_partition_interval(std::string_view text);
 int64_t parse_partition_step(std::string_view text);
+bool is_number(std::string_view text);        // the interval of a set of numbers, be it a good one or not
+bool is_retention(const Interval &retention); // not negative, and at most 4,000 years
 pg_tz *parse_timezone(std::string_view text); // null for UTC
 
 // Refuses what a column cannot tell apart: a date knows whole days only.
@@ -55,6 +57,11 @@ void check_retention_action(const SetConfig &config, std::string_view text);
 
 // drop, detach, or schema:NAME, whose name goes to `schema`. The schema need not exist.
 RetentionAction parse_retention_action(std::string_view text, NameData *schema);
+
+// Was the set restored less than an hour ago, so that the restore may still be running? It makes the tables
+// first and their indexes last; a partition that were made between would lack the indexes, and leave those of
+// the parent invalid. (Tasker's own sets have none on their parents.)
+bool may_be_under_restore(const SetConfig &config);
 
 // Which database of which cluster, and which installation of the extension in it: another text after a
 // restore.

@@ -23,18 +23,27 @@ void add_sets(pg::Vector<Oid> &sets, Oid only)
 }
 
 // Restored rows say that they were opened in another installation of the extension. A parent that is no
-// partitioned table is the trace of one that was dropped; its OID may be another table's by now.
+// partitioned table is the trace of one that was dropped; its OID may be another table's by now. What it has
+// left to be dropped stays, as after drop_partition_set().
 void tidy_sets()
 {
     static pg::Statement remove(
-        "delete from tasker.part_config c where not exists "
-        "(select from pg_catalog.pg_class k where k.oid = c.parent and k.relkind = 'p')",
+        "with gone as (delete from tasker.part_config c where not exists "
+        "(select from pg_catalog.pg_class k where k.oid = c.parent and k.relkind = 'p') returning c.parent), "
+        "retired as (delete from tasker.part_retirement r using gone where r.parent = gone.parent) "
+        "delete from tasker.part_failure f using gone where f.parent = gone.parent",
+        {});
+    static pg::Statement rename(
+        "update tasker.part_config c set control = a.attname from pg_catalog.pg_partitioned_table p "
+        "join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0] "
+        "where p.partrelid = c.parent and a.attname <> c.control",
         {});
     static pg::Statement adopt("update tasker.part_config set opened_in = $1, "
                                "adopted_at = pg_catalog.clock_timestamp() where opened_in <> $1",
                                {TEXTOID});
     pg::Spi spi;
     spi.run(remove);
+    spi.run(rename);
     spi.run(adopt, {here()});
 }
 

@@ -9,7 +9,8 @@ namespace tasker::partition {
 // Adds the parents of all open sets, or the one that is asked for: undefined_object when it is none.
 void add_sets(pg::Vector<Oid> &sets, Oid only);
 
-// Removes sets whose parent does not exist any more, and marks sets that were restored from a dump.
+// Removes sets whose parent does not exist any more, follows renamed columns, and marks sets that were
+// restored from a dump.
 void tidy_sets();
 
 // Remembers that the set has been looked after, to the hour.

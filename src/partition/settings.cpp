@@ -35,7 +35,6 @@ void set_interval(const SetConfig &set, std::optional<std::string_view> value)
     static pg::Statement update("update tasker.part_config set partition_interval = $2 where parent = $1",
                                 {OIDOID, TEXTOID});
     if (has_time(set.control.kind)) {
-        (void)parse("partition_interval", *value, interval_in, "It must be an interval.");
         partition::check_interval(set.control.kind, partition::parse_partition_interval(*value));
     } else {
         (void)partition::parse_partition_step(*value);
@@ -67,6 +66,7 @@ std::optional<int64_t> parse_retention_keys(std::string_view value)
         if (keys >= 0)
             return keys;
     } catch (const pg::PgError &) {
+        reject("retention", value, wanted);
     }
     reject("retention", value, wanted);
 }
@@ -82,9 +82,9 @@ void set_retention(const SetConfig &set, std::optional<std::string_view> value)
     pg::Param retention = pg::Param::none();
     pg::Param keys = pg::Param::none();
     if (value && has_time(set.control.kind)) {
-        const char *wanted = "It must be an interval that is not negative, or null.";
+        const char *wanted = "It must be an interval that is not negative and at most 4,000 years, or null.";
         const Datum parsed = parse("retention", *value, interval_in, wanted);
-        if (pg::interval_us(*DatumGetIntervalP(parsed)) < 0)
+        if (!partition::is_retention(*DatumGetIntervalP(parsed)))
             reject("retention", *value, wanted);
         retention = pg::Param(parsed, false, INTERVALOID);
     } else if (value) {
