@@ -112,9 +112,9 @@ class Premake
 
 } // namespace
 
-// Each partition is made in a transaction of its own. Many at once would take the lock table's room, keep those
-// out who need a partition on demand, and send all sessions so many invalidations together that they have to
-// forget everything they know of the catalogs.
+// Each partition is made in a transaction of its own. Many at once would take the lock table's room, keep
+// those out who need a partition on demand, and send all sessions so many invalidations together that they
+// have to forget everything they know of the catalogs.
 void run_premake_round(Steps &steps, Oid only)
 {
     pg::ContextResource memory;
