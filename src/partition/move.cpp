@@ -3,7 +3,9 @@
 
 #include "partition/call_steps.hpp"
 #include "partition/locks.hpp"
+#include "partition/move_mirror.hpp"
 #include "partition/move_shape.hpp"
+#include "partition/move_source.hpp"
 #include "partition/set_failure.hpp"
 
 namespace tasker::partition {
@@ -163,6 +165,32 @@ void run(Steps &steps, const MoveOptions &options)
     report(options, NameStr(names.source), NameStr(names.target), outcome);
 }
 
+void cancel(Steps &steps, Oid source)
+{
+    MoveLock lock(source);
+    const Oid caller = GetUserId();
+    bool copied = false;
+    retry_locks(steps, [&] {
+        const std::optional<MoveBook> book = read_move(source);
+        if (!book)
+            throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "no rows of table \"%s\" are on their way elsewhere",
+                            table_name(source));
+        if (!pg::pg_call([&] { return tasker_is_owner(RelationRelationId, source, caller); }))
+            throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of table %s", table_name(source));
+        copied = book->swap;
+        if (copied) {
+            drop_mirror(source);
+            release_set(source);
+        }
+        strike_move(source);
+    });
+    pg::pg_call([&] {
+        ereport(NOTICE, errmsg("the move of rows of table \"%s\" is cancelled", get_rel_name(source)),
+                copied ? errdetail("It is as it was before; the copies in the other table stay.")
+                       : errdetail("Rows that have been moved stay where they are."));
+    });
+}
+
 } // namespace
 } // namespace tasker::partition
 
@@ -186,5 +214,14 @@ TASKER_FUNCTION(undo_partition_proc)
     const partition::MoveOptions options = partition::read_options(args, true, 0);
     partition::CallSteps steps(args, "tasker.undo_partition_proc()");
     partition::run(steps, options);
+    return 0;
+}
+
+// cancel_partition_move(source regclass)
+TASKER_FUNCTION(cancel_partition_move)
+{
+    const Oid source = args.oid(0, "source");
+    partition::CallSteps steps(args, "tasker.cancel_partition_move()");
+    partition::cancel(steps, source);
     return 0;
 }

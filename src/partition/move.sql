@@ -13,7 +13,8 @@ create table tasker.part_move (
     started_at timestamptz not null default pg_catalog.clock_timestamp(),
     last_batch_at timestamptz,
     run_started_at timestamptz not null default pg_catalog.clock_timestamp(),
-    run_rows bigint not null default 0
+    run_rows bigint not null default 0,
+    held boolean not null default false
 );
 
 comment on table tasker.part_move is
@@ -31,6 +32,8 @@ comment on column tasker.part_move.started_at is 'When the first call began';
 comment on column tasker.part_move.last_batch_at is 'When rows were last moved';
 comment on column tasker.part_move.run_started_at is 'When the latest call began';
 comment on column tasker.part_move.run_rows is 'Rows moved or copied since then';
+comment on column tasker.part_move.held is
+    'The legal hold of the source was switched on for the move, and is switched off when it is cancelled';
 
 create procedure tasker.partition_data_proc(parent regclass, source regclass, batch interval = null,
     batch_rows int = 50000, wait interval = '0', max_batches int = null, swap boolean = false)
@@ -43,6 +46,21 @@ create procedure tasker.undo_partition_proc(parent regclass, target regclass, ba
     language c as 'MODULE_PATHNAME', 'tasker_undo_partition_proc';
 comment on procedure tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean) is
 'Moves the rows of a partition set into an ordinary table, from the oldest partition on, in the same way as partition_data_proc, and then ends the management of the set. Its partitions stay, empty, so that writers get no error; drop the parent when nothing uses it any more. Errors: as for partition_data_proc.';
+
+create procedure tasker.cancel_partition_move(source regclass)
+    language c as 'MODULE_PATHNAME', 'tasker_cancel_partition_move';
+comment on procedure tasker.cancel_partition_move(regclass) is
+'Ends a move that was interrupted or is not wanted any more. One with "swap" leaves the source as it was; the copies stay in the other table. Of one without, rows that have been moved stay moved. Errors: 42704 there is no such move; 42501 not owner; 55006 it is running; 25001 called inside a transaction block.';
+
+create function tasker._mirror_row() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_mirror_row';
+comment on function tasker._mirror_row() is
+'Mirrors a change of a row into the table that the rows are being copied to. Internal.';
+
+create function tasker._mirror_truncate() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_mirror_truncate';
+comment on function tasker._mirror_truncate() is
+'Empties the table that rows are being copied to together with the one they come from. Internal.';
 
 create view tasker.partition_data_progress as
 select m.source,
@@ -85,8 +103,11 @@ select pg_catalog.pg_extension_config_dump('tasker.part_move', '');
 revoke all on tasker.part_move, tasker.partition_data_progress from public;
 revoke all on procedure
     tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean),
-    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean) from public;
+    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean),
+    tasker.cancel_partition_move(regclass) from public;
+revoke all on function tasker._mirror_row(), tasker._mirror_truncate() from public;
 grant select on tasker.part_move, tasker.partition_data_progress to tasker_admin, tasker_observer;
 grant execute on procedure
     tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean),
-    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean) to tasker_admin;
+    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean),
+    tasker.cancel_partition_move(regclass) to tasker_admin;

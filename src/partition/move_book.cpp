@@ -71,13 +71,21 @@ void strike_move(Oid source)
     pg::Spi().run_latest(remove, {source});
 }
 
-int64_t rows_moved(Oid source)
+void hold_set(Oid source)
 {
-    static pg::Statement query("select rows_moved from tasker.part_move where source = $1", {OIDOID});
-    pg::Spi spi;
-    const pg::Rows rows = spi.read_latest(query, {source});
-    require_row(rows, source);
-    return rows.i64(0, 1);
+    static pg::Statement update(
+        "with hold as (update tasker.part_config set legal_hold = true where parent = $1 and not legal_hold "
+        "returning true) update tasker.part_move set held = true where source = $1 and exists (table hold)",
+        {OIDOID});
+    pg::Spi().run_latest(update, {source});
+}
+
+void release_set(Oid source)
+{
+    static pg::Statement update("update tasker.part_config set legal_hold = false where parent = $1 and "
+                                "exists (select from tasker.part_move where source = $1 and held)",
+                                {OIDOID});
+    pg::Spi().run_latest(update, {source});
 }
 
 } // namespace tasker::partition

@@ -34,7 +34,8 @@ void book_progress(Oid source, const char *phase, const MoveProgress &progress);
 void book_phase(Oid source, const char *phase);
 void strike_move(Oid source);
 
-// Rows moved since the first run.
-int64_t rows_moved(Oid source);
+// Retires nothing of the set that is the source until the move is over or cancelled.
+void hold_set(Oid source);
+void release_set(Oid source);
 
 } // namespace tasker::partition

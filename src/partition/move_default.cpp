@@ -87,7 +87,7 @@ class DefaultMove
         steps_.transaction([&] {
             pg::OwnedContext context("tasker move");
             pg::MemoryContextScope scope(context.get());
-            const Placement placement = open_placement(config_, options_, options_.source);
+            const Placement placement = open_placement(config_, options_.source);
             Reader *reader = open_reader(options_.source, config_, position);
             found = pg::pg_call([&] {
                 bool missing = false;

@@ -187,7 +187,9 @@ class PlainMove
         PortionResult result{};
         {
             pg::AsOwner owner(config_.owner);
-            const Placement placement = open_placement(config_, options_, sources_[index].relid);
+            const Placement placement = options_.target == options_.set
+                                            ? open_placement(config_, sources_[index].relid)
+                                            : Placement{};
             result = pg::pg_call([&] {
                 Reader *reader = open_reader(sources_[index].relid, config_, position);
                 PortionResult moved = Portion(options_, reader, &placement, batches_.room()).move();

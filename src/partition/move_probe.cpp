@@ -62,7 +62,7 @@ void prepare_scan_key(Relation index, int i, ScanKey key)
 
 } // namespace
 
-void open_probe_over(KeyProbe *probe, Relation table, const NameData *names, int count)
+void open_probe(KeyProbe *probe, Relation table, const NameData *names, int count)
 {
     probe->table = table;
     probe->index = open_index_over(table, names, count);
@@ -70,11 +70,6 @@ void open_probe_over(KeyProbe *probe, Relation table, const NameData *names, int
         prepare_scan_key(probe->index, i, &probe->keys[i]);
     probe->scan = tasker_index_beginscan(table, probe->index, SnapshotSelf, count);
     probe->found = table_slot_create(table, nullptr);
-}
-
-void open_probe(KeyProbe *probe, Relation table, const MoveKey *key)
-{
-    open_probe_over(probe, table, key->columns, key->count);
 }
 
 void close_probe(KeyProbe *probe)

@@ -83,7 +83,7 @@ Leaf *leaf_of(Sink *sink, ResultRelInfo *relation)
     auto *leaf = static_cast<Leaf *>(palloc0(sizeof(Leaf)));
     leaf->relation = relation;
     if (sink->key != nullptr)
-        open_probe(&leaf->probe, relation->ri_RelationDesc, sink->key);
+        open_probe(&leaf->probe, relation->ri_RelationDesc, sink->key->columns, sink->key->count);
     sink->leaves = lappend(sink->leaves, leaf);
     MemoryContextSwitchTo(outer);
     return sink->last = leaf;
@@ -160,6 +160,14 @@ void flush_leaf(Sink *sink, Leaf *leaf)
     }
     MemoryContextReset(sink->scratch);
     leaf->count = 0;
+}
+
+void buffer_row(Sink *sink, Leaf *leaf, TupleTableSlot *slot)
+{
+    complete_row(sink, leaf, slot);
+    leaf->count++;
+    if (++sink->buffered == kMaxBuffered)
+        flush_sink(sink);
 }
 
 [[noreturn]] void refuse_changed_copy(Leaf *leaf)
@@ -243,10 +251,19 @@ void add_to_sink(Sink *sink, TupleTableSlot *row)
 {
     Leaf *leaf = nullptr;
     TupleTableSlot *slot = lay_out(sink, row, &leaf);
-    complete_row(sink, leaf, slot);
-    leaf->count++;
-    if (++sink->buffered == kMaxBuffered)
-        flush_sink(sink);
+    buffer_row(sink, leaf, slot);
+}
+
+bool add_unless_there(Sink *sink, TupleTableSlot *row)
+{
+    Leaf *leaf = nullptr;
+    TupleTableSlot *slot = lay_out(sink, row, &leaf);
+    if (!probe_key(&leaf->probe, slot)) {
+        buffer_row(sink, leaf, slot);
+        return true;
+    }
+    ExecClearTuple(slot);
+    return false;
 }
 
 void flush_sink(Sink *sink)
@@ -255,15 +272,6 @@ void flush_sink(Sink *sink)
     foreach (cell, sink->leaves)
         flush_leaf(sink, static_cast<Leaf *>(lfirst(cell)));
     sink->buffered = 0;
-}
-
-bool is_in_sink(Sink *sink, TupleTableSlot *row)
-{
-    Leaf *leaf = nullptr;
-    TupleTableSlot *slot = lay_out(sink, row, &leaf);
-    const bool found = probe_key(&leaf->probe, slot);
-    ExecClearTuple(slot);
-    return found;
 }
 
 void put_into_sink(Sink *sink, TupleTableSlot *row)

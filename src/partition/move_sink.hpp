@@ -22,9 +22,9 @@ void close_sink(Sink *sink);
 void add_to_sink(Sink *sink, TupleTableSlot *row);
 void flush_sink(Sink *sink);
 
-// By the key: is this row there, in whatever version; write its newest version; remove it. What was added
-// before has been flushed.
-bool is_in_sink(Sink *sink, TupleTableSlot *row);
+// By the key. Adds the row unless it is there already, in whatever version; false when it is. Writes the
+// newest version of a row; removes it. The last two find rows that have been flushed.
+bool add_unless_there(Sink *sink, TupleTableSlot *row);
 void put_into_sink(Sink *sink, TupleTableSlot *row);
 void remove_from_sink(Sink *sink, TupleTableSlot *row);
 
@@ -39,7 +39,7 @@ struct KeyProbe
 };
 
 // Opens the unique index of `table` over exactly these columns.
-void open_probe(KeyProbe *probe, Relation table, const MoveKey *key);
+void open_probe(KeyProbe *probe, Relation table, const NameData *columns, int count);
 void close_probe(KeyProbe *probe);
 // The row with the key that `row` (laid out like the table) has, as it is after all commits and our own
 // changes; it is in probe->found then.

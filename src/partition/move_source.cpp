@@ -161,17 +161,15 @@ void close_reader(Reader *reader, ReaderPosition *position)
     table_close(reader->table, NoLock);
 }
 
-Placement open_placement(const SetConfig &config, const MoveOptions &options, Oid source)
+Placement open_placement(const SetConfig &config, Oid source)
 {
     Placement placement{};
-    placement.partitioned = options.target == options.set;
-    if (!placement.partitioned)
-        return placement;
-    placement.parent = options.set;
+    placement.partitioned = true;
+    placement.parent = config.parent;
     placement.control = config.control;
     placement.column = control_column(source, config);
     placement.valid = valid_keys(config.control);
-    placement.has_default = pg::pg_call([&] { return OidIsValid(get_default_partition_oid(options.set)); });
+    placement.has_default = pg::pg_call([&] { return OidIsValid(get_default_partition_oid(config.parent)); });
     return placement;
 }
 

@@ -58,7 +58,8 @@ struct Placement
     core::NumberRange valid;
 };
 
-Placement open_placement(const SetConfig &config, const MoveOptions &options, Oid source);
+// Of the rows of `source` in a set. A default Placement is that of rows that go into a plain table.
+Placement open_placement(const SetConfig &config, Oid source);
 Place place_row(const Placement *placement, TupleTableSlot *row, int64_t *key);
 
 struct PortionResult
