@@ -178,4 +178,15 @@ begin read only;
 select * from tasker.claim_records_batch('cl');
 rollback;
 
+-- Thousands of records that are due at the same moment, in small and in large batches.
+select tasker.create_flow('cl_same') as flow \gset
+insert into tasker.queue_record (position, flow_id, payload) select 1000, :flow, to_jsonb(i) from generate_series(1, 5000) i;
+select count(*) from tasker.claim_records_batch('cl_same', 3);
+select count(distinct id) from (select id from tasker.claim_records_batch('cl_same', 2500) union all
+    select id from tasker.claim_records_batch('cl_same', 10000)) c;
+select * from qt.status('cl_same');
+select tasker.release_records(array_agg(id)) from (select id from tasker.processing_queue where flow_name = 'cl_same' and status = 'processing' limit 10) r;
+select count(*) from tasker.claim_records_batch('cl_same', 10000);
+select tasker.drop_flow('cl_same', true);
+
 select * from tasker.check_queue_integrity();

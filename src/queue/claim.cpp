@@ -7,6 +7,10 @@
 // outside of the lock. The row itself stays the truth: an update that finds the row locked or changed skips
 // it, whatever the floors say.
 //
+// Positions are not unique: thousands of records can be due at the same moment. A scan that stops among them
+// leaves the floor at their position, and the next one begins there again. So a claim keeps in mind which of
+// them it has tried: it would meet them again, for ever, while their holder waits for this very transaction.
+//
 // Several lanes of one priority (records of different partitions: a retry keeps its old partition) are merged
 // by position: a lane is scanned up to the floor of the next one only.
 //
@@ -32,6 +36,17 @@ constexpr int64_t kLargestBatch = 1'000'000;
 // Rows that one piece of a scan looks at under the scan lock, where interrupts wait.
 constexpr int kScanPiece = 2000;
 
+// The rows of one position that a claim has tried, where its last scan has stopped.
+struct Tried
+{
+    Oid partition;
+    int16_t priority;
+    int64_t position;
+    ItemPointerData *rows; // sorted
+    size_t count;
+    size_t capacity;
+};
+
 struct Claim
 {
     Oid parent;
@@ -43,6 +58,7 @@ struct Claim
     int64_t token;
     int64_t due; // the last position that is due
     pg::ResultSet *result;
+    Tried tried;
 };
 
 // A row that the scan found pending.
@@ -78,19 +94,57 @@ Datum default_instance_id()
     return CStringGetTextDatum(psprintf("%s/%s/%d", host, application, MyProcPid));
 }
 
-// Collects pending rows from `from` up to `limit` for at most `wanted` and `piece` rows.
-Found scan_piece(Partition *partition, const Turn &turn, int32_t flow_id, int64_t from, int64_t wanted,
-                 int piece)
+bool is_at(const Tried &tried, const Turn &turn, int64_t position)
 {
-    Found found{
-        static_cast<Candidate *>(palloc_extended(
-            sizeof(Candidate) * static_cast<Size>(std::min<int64_t>(wanted, piece)), MCXT_ALLOC_HUGE)),
-        0, core::kNothing, true};
-    LaneScan scan = begin_lane_scan(partition, GetActiveSnapshot(), flow_id, turn.priority, from);
+    return tried.position == position && tried.partition == turn.partition && tried.priority == turn.priority;
+}
+
+bool stands_before(const ItemPointerData &a, const ItemPointerData &b)
+{
+    return ItemPointerCompare(const_cast<ItemPointer>(&a), const_cast<ItemPointer>(&b)) < 0;
+}
+
+bool was_tried(const Tried &tried, const Turn &turn, int64_t position, const ItemPointerData &row)
+{
+    return is_at(tried, turn, position) &&
+           std::binary_search(tried.rows, tried.rows + tried.count, row, stands_before);
+}
+
+// Notes the rows that were found where the scan has stopped.
+void note_tried(Tried &tried, const Turn &turn, const Found &found)
+{
+    if (!is_at(tried, turn, found.reached)) {
+        tried.partition = turn.partition;
+        tried.priority = turn.priority;
+        tried.position = found.reached;
+        tried.count = 0;
+    }
+    for (int64_t i = found.count; i-- > 0 && found.rows[i].position == found.reached;) {
+        if (tried.count == tried.capacity) {
+            tried.capacity = std::max<size_t>(16, tried.capacity * 2);
+            const Size bytes = sizeof(ItemPointerData) * tried.capacity;
+            tried.rows = static_cast<ItemPointerData *>(
+                tried.rows == nullptr ? palloc(bytes) : repalloc_huge(tried.rows, bytes));
+        }
+        tried.rows[tried.count++] = found.rows[i].row->t_self;
+    }
+    std::sort(tried.rows, tried.rows + tried.count, stands_before);
+}
+
+// Collects the pending rows from `from` on that are wanted, up to the turn's limit. Looks at no more than
+// `piece` rows, and more only as long as they all stand at `from`.
+Found scan_piece(Partition *partition, const Turn &turn, const Claim &claim, int64_t from, int piece)
+{
+    const int64_t room = std::min<int64_t>(claim.wanted, piece);
+    Found found{static_cast<Candidate *>(
+                    palloc_extended(sizeof(Candidate) * static_cast<Size>(room), MCXT_ALLOC_HUGE)),
+                0, core::kNothing, true};
+    LaneScan scan = begin_lane_scan(partition, GetActiveSnapshot(), claim.flow.flow_id, turn.priority, from);
     while (next_in_lane(scan)) {
         const RecordHead head = head_of(partition->read_slot);
-        const bool wanted_row = head.status == RecordStatus::pending;
-        if (found.count == wanted || (piece-- <= 0 && head.position > from) ||
+        const bool wanted_row = head.status == RecordStatus::pending &&
+                                !was_tried(claim.tried, turn, head.position, partition->read_slot->tts_tid);
+        if (found.count == room || (piece-- <= 0 && head.position > from) ||
             (wanted_row && head.position > turn.limit)) {
             found.reached = head.position;
             found.exhausted = wanted_row && head.position > turn.limit;
@@ -117,8 +171,7 @@ Found scan_lane(const Claim &claim, Partition *partition, const Turn &turn)
     const int64_t floor = lane->claim.begin_scan();
     LWLockRelease(&flow->lock);
     PushActiveSnapshot(GetLatestSnapshot());
-    Found found =
-        scan_piece(partition, turn, claim.flow.flow_id, std::min(floor, own), claim.wanted, kScanPiece);
+    Found found = scan_piece(partition, turn, claim, std::min(floor, own), kScanPiece);
     if (found.count > 0)
         effect.lower_on_abort = std::min(effect.lower_on_abort, found.rows[0].position);
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
@@ -164,8 +217,9 @@ void return_row(const Claim &claim, Partition *partition, const Candidate &candi
 }
 
 // Takes what a scan found, under the scan's snapshot, which is popped.
-void take_found(Claim &claim, Partition *partition, const Found &found, Effect &effect)
+void take_found(Claim &claim, Partition *partition, const Turn &turn, const Found &found, Effect &effect)
 {
+    note_tried(claim.tried, turn, found);
     for (int64_t i = 0; i < found.count; i++) {
         CHECK_FOR_INTERRUPTS();
         if (take(claim, partition, found.rows[i], effect)) {
@@ -274,7 +328,7 @@ void claim_from_lanes(Claim &claim, FlowState *flow)
             continue;
         }
         Found found = scan_lane(claim, partition, *turn);
-        take_found(claim, partition, found, effect_on_lane(turn->lane));
+        take_found(claim, partition, *turn, found, effect_on_lane(turn->lane));
     }
     partitions.close();
 }
@@ -296,9 +350,8 @@ void claim_from_partitions(Claim &claim)
             Turn turn{nullptr, relids[i], static_cast<int16_t>(priority), claim.due};
             for (int64_t from = 0; claim.wanted > 0;) {
                 PushActiveSnapshot(GetLatestSnapshot());
-                Found found =
-                    scan_piece(partition, turn, claim.flow.flow_id, from, claim.wanted, PG_INT32_MAX);
-                take_found(claim, partition, found, effect_on_lane(nullptr));
+                Found found = scan_piece(partition, turn, claim, from, PG_INT32_MAX);
+                take_found(claim, partition, turn, found, effect_on_lane(nullptr));
                 if (found.exhausted || found.reached == core::kNothing)
                     break;
                 from = found.reached;
