@@ -127,8 +127,7 @@ void check_key(const SetConfig &config, int64_t key)
         throw pg::Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "key " INT64_FORMAT " is no record id", key)
             .detail("Record ids are milliseconds since 1970 and a sequence number, from 0 on.");
     throw pg::Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "key %s of \"%s\" is out of range",
-                    has_time(config.control.kind) ? "time" : key_text(config.control, key),
-                    NameStr(config.parent_name))
+                    key_text(config.control, key), NameStr(config.parent_name))
         .detail("No partition can hold it.");
 }
 
