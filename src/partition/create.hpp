@@ -3,7 +3,11 @@
 // A partition is a table of its own until it is attached: CREATE TABLE ... LIKE, keys, ATTACH. So the parent
 // is locked in SHARE UPDATE EXCLUSIVE mode, which readers and writers do not notice; CREATE TABLE ...
 // PARTITION OF would lock everybody out. A table that was just created is empty, so ATTACH has nothing to
-// scan and no check constraint is needed to spare it that.
+// scan and no check constraint is needed to spare it that. What the table gets is written in shape.hpp.
+//
+// ATTACH also locks what the parent is tied to, to the end of the transaction: tables that its foreign keys
+// reference, and that reference it, against writers (SHARE ROW EXCLUSIVE); a DEFAULT partition against
+// everybody, which it scans too. lock_timeout limits the wait.
 //
 // Everything happens in the current transaction: it is there with the caller's work or not at all.
 #pragma once
@@ -28,7 +32,14 @@ void check_key(const SetConfig &config, int64_t key);
 
 // Makes the partition for `key` unless it exists, opening an owned set first, and returns it. In the current
 // transaction, which holds the set's creation lock and SHARE UPDATE EXCLUSIVE on the parent from then on.
-// Refused while the caller's own session has the parent open (ATTACH is: object_in_use).
+// Refused while the caller's own session has the parent open (ATTACH is: object_in_use), and while the
+// DEFAULT partition holds rows of the range (check_violation).
 Oid create_partition_for(Oid parent, int64_t key);
+
+// The two halves of making a partition of a set that no plane owns, for who fills the table in between: the
+// table by itself, with the indexes of the parent too if that is wanted, and its ATTACH with all that can
+// only follow it. The set's creation lock is held.
+Oid make_partition_table(const SetConfig &config, const char *name, bool with_indexes);
+void attach_partition_table(const SetConfig &config, Oid partition, core::NumberRange range);
 
 } // namespace tasker::partition

@@ -69,9 +69,15 @@ AsOwner::AsOwner() : exceptions_(std::uncaught_exceptions())
     pg_call([&] { act_as(find_owner(), &saved_user_, &saved_context_, &guc_level_); });
 }
 
+// DDL may call functions of the table's owner: it folds constants in CHECK constraints and indexes. They must
+// not leave anything behind that would run later with the rights of the session, a deferred trigger say.
 AsOwner::AsOwner(Oid role) : exceptions_(std::uncaught_exceptions())
 {
-    pg_call([&] { act_as(role, &saved_user_, &saved_context_, &guc_level_); });
+    pg_call([&] {
+        act_as(role, &saved_user_, &saved_context_, &guc_level_);
+        SetUserIdAndSecContext(role, saved_context_ | SECURITY_LOCAL_USERID_CHANGE |
+                                         SECURITY_RESTRICTED_OPERATION);
+    });
 }
 
 // While an error unwinds, the abort of the transaction or subtransaction restores settings; only the user is
