@@ -67,6 +67,10 @@ class Manager(Contestant):
         """Let partitions that ended longer than so many days ago be dropped by the next round."""
         raise NotImplementedError
 
+    def keep_tables(self, conn, name):
+        """Let retired partitions of the set be detached and stay as tables."""
+        raise NotImplementedError
+
     def round(self, conn):
         """One round of maintenance of everything, in this session."""
         raise NotImplementedError
@@ -122,6 +126,9 @@ class Tasker(Manager):
     def keep_days(self, conn, name, days):
         conn.execute("select tasker.alter_parent(%s::regclass, 'retention', %s)", [name, f"{days} days"])
 
+    def keep_tables(self, conn, name):
+        conn.execute("select tasker.alter_parent(%s::regclass, 'retention_action', 'detach')", [name])
+
     def round(self, conn):
         """All duties in this session; run_maintenance() would leave two of them to the worker."""
         for duty in ("premake", "finalize", "retire", "analyze"):
@@ -142,6 +149,9 @@ class Tasker(Manager):
                 return float(took)
             time.sleep(0.002)
         raise RuntimeError(f"the worker did not run duty {duty} within {PATIENCE} s")
+
+    def worker_pid(self, conn):
+        return conn.execute("select pid from tasker.worker_status where database = current_database()").fetchone()[0]
 
     def worker_round(self, conn):
         """One round of the worker: the sum of its duties' times in ms."""
@@ -204,6 +214,10 @@ class Partman(Manager):
     def keep_days(self, conn, name, days):
         conn.execute("update partman.part_config set retention = %s where parent_table = 'public.' || %s",
                      [f"{days} days", name])
+
+    def keep_tables(self, conn, name):
+        conn.execute("update partman.part_config set retention_keep_table = true "
+                     "where parent_table = 'public.' || %s", [name])
 
     def round(self, conn):
         conn.execute("select partman.run_maintenance(p_jobmon => false)")

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from bench.lib import database, figures
 from bench.lib.report import Bar
+from bench.partition import cost
 from bench.partition.rounds import add_rows, alternate
 
 CALLS = 10
@@ -54,19 +55,20 @@ def _written(conn):
                (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint""").fetchone()
 
 
-def _timed(call):
-    began = time.perf_counter()
-    call()
-    return (time.perf_counter() - began) * 1000.0
+def _medians(found, name, costs):
+    """The median time and CPU time of some rounds."""
+    found[name] = figures.median([cost.ms for cost in costs])
+    if all(cost.cpu_ms is not None for cost in costs):
+        found[f"{name} cpu"] = figures.median([cost.cpu_ms for cost in costs])
 
 
-def _rounds(contestant, conn, helper):
-    """The median time of a round in a session that has made some before."""
-    times = []
+def _rounds(helper, pid, call):
+    """The costs of some rounds, each after changes elsewhere."""
+    costs = []
     for _ in range(CALLS):
         _change_rows_elsewhere(helper)
-        times.append(_timed(lambda: contestant.round(conn)))
-    return figures.median(times)
+        costs.append(cost.measure(pid, call))
+    return costs
 
 
 def _failures(contestant, conn):
@@ -99,14 +101,15 @@ def _one_round(ctx, contestant, dbname, sets):
     found = {}
     with database.connect(ctx.server, dbname) as helper, database.connect(ctx.server, dbname) as conn:
         _change_rows_elsewhere(helper)
-        found["new"] = _timed(lambda: contestant.round(conn))
-        found["warm"] = _rounds(contestant, conn, helper)
+        pid = conn.info.backend_pid
+        _medians(found, "new", [cost.measure(pid, lambda: contestant.round(conn))])
+        _medians(found, "warm", _rounds(helper, pid, lambda: contestant.round(conn)))
         if contestant.name == "tasker":
             times = []
-            for _ in range(CALLS):
-                _change_rows_elsewhere(helper)
-                times.append(contestant.worker_round(helper))
-            found["worker"] = figures.median(times)
+            costs = _rounds(helper, contestant.worker_pid(helper),
+                            lambda: times.append(contestant.worker_round(helper)))
+            _medians(found, "worker", costs)
+            found["worker"] = figures.median(times)  # without the time to ask and to notice
         _change_rows_elsewhere(helper)
         before = _written(conn)
         contestant.round(conn)
@@ -125,7 +128,8 @@ def _size(ctx, contestants, sets, partitions):
         database.drop_database(ctx.server, databases[contestant.name])
     rows = add_rows(ctx, "idle_round", found, {
         "warm": (f"{what}, in a session", "ms"), "new": (f"{what}, in a new session", "ms"),
-        "worker": (f"{what}, by the worker", "ms"), "xids": (f"{what}, transaction ids used", "ids"),
+        "worker": (f"{what}, by the worker", "ms"), "warm cpu": (f"{what}, in a session, CPU", "ms"),
+        "worker cpu": (f"{what}, by the worker, CPU", "ms"), "xids": (f"{what}, transaction ids used", "ids"),
         "rows": (f"{what}, rows of catalogs written", "rows"), "wal": (f"{what}, WAL", "bytes"),
         "locks": (f"{what}, passes while parents are locked", "of 1")})
     subject = ctx.report.subject
