@@ -229,6 +229,18 @@ values ('bad', '{"n": "worn out"}', 2147483647), ('bad', '{"n": "fresh"}', -2147
 select qt.claim('bad', 9, 'w');
 select tasker.mark_record_failed(qt.id('bad', 'worn out'), 'x'), tasker.mark_record_failed(qt.id('bad', 'fresh'), 'x');
 select n, status, retry_count from qt.records('bad') where n in ('worn out', 'fresh');
+-- Positions at both ends of the range, written by hand.
+select tasker.create_flow('bad_ends') as flow \gset
+insert into tasker.queue_record (position, flow_id, payload) select p, :flow, jsonb_build_object('n', p)
+from unnest(array[9223372036854775807, 9223372036854775806, 0, -1, -9223372036854775808]) p;
+select * from qt.status('bad_ends');
+select qt.claim('bad_ends', 9);
+select * from tasker.check_queue_integrity();
+update tasker.queue_record set status = 'r', claimed_at = now() - interval '1 hour', lease_expires_at = '-infinity', lease_token = -5
+where flow_id = :flow;
+select tasker.cleanup_orphaned_records('1 hour', 'bad_ends');
+select n, status, retry_count from qt.records('bad_ends');
+select tasker.drop_flow('bad_ends', true);
 -- Names that mean something elsewhere; a name that is cut to become a channel's.
 set tasker.auto_create_flows = off;
 select qt.try($$select tasker.enqueue('%s%n%d%999999s', '1')$$);

@@ -48,12 +48,12 @@ pg::Statement broken_keys("select pg_catalog.format('dedup key \"%s\"', d.dedup_
 
 // Seals against their partitions.
 pg::Statement broken_seals(
-    "with marks as (select partition from tasker.sealed_partition where flow_id = 0), "
+    "with marks as (select partition from tasker.sealed_partition where priority = -1), "
     "t as (select r.tableoid as partition, r.flow_id, r.priority::int, "
     "    count(*) filter (where status = 'c') completed, count(*) filter (where status = 'f') failed, "
     "    count(*) filter (where status = 'x') cancelled, count(*) filter (where status in ('p', 'r')) live "
     "  from tasker.queue_record r where r.tableoid in (select partition from marks) group by 1, 2, 3), "
-    "s as (select * from tasker.sealed_partition where flow_id <> 0) "
+    "s as (select * from tasker.sealed_partition where priority >= 0) "
     "select pg_catalog.format('seal of %s', partition::regclass), "
     "  pg_catalog.format('it does not say what flow %s at priority %s has there', flow_id, priority) "
     "from t full join s using (partition, flow_id, priority) "

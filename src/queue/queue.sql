@@ -124,10 +124,10 @@ create table tasker.sealed_partition (
     primary key (partition, flow_id, priority)
 );
 comment on table tasker.sealed_partition is
-'Counts of past partitions of queue_record in which everything is finished: floors and statistics are rebuilt from them without reading the partition. Flow 0 marks the partition.';
+'Counts of past partitions of queue_record in which everything is finished: floors and statistics are rebuilt from them without reading the partition. A row of priority -1 marks the partition.';
 comment on column tasker.sealed_partition.partition is 'The partition''s oid';
-comment on column tasker.sealed_partition.flow_id is 'The flow, or 0 for the mark';
-comment on column tasker.sealed_partition.priority is 'The priority';
+comment on column tasker.sealed_partition.flow_id is 'The flow, 0 for the mark';
+comment on column tasker.sealed_partition.priority is 'The priority, -1 for the mark';
 comment on column tasker.sealed_partition.completed is 'Completed records';
 comment on column tasker.sealed_partition.failed is 'Failed records';
 comment on column tasker.sealed_partition.cancelled is 'Cancelled records';

@@ -15,6 +15,7 @@
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
 #include "queue/effects.hpp"
+#include "queue/seal.hpp"
 
 namespace tasker::queue {
 namespace {
@@ -208,8 +209,8 @@ bool count_seals(Findings &findings, Snapshot snapshot, pg::Vector<Oid> &sealed)
         const Oid partition = rows.oid(i, 1);
         if (sealed.empty() || sealed.back() != partition)
             sealed.push_back(partition);
-        if (rows.i32(i, 2) == 0)
-            continue; // the mark
+        if (rows.i32(i, 3) == kSealMark)
+            continue;
         Found *found =
             pg::pg_call([&] { return finding_of(findings, rows.i32(i, 2), rows.i32(i, 3), partition); });
         if (found == nullptr)

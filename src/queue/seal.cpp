@@ -59,18 +59,24 @@ bool is_sealed(Oid partition)
     return spi.read_latest(look, {partition}).boolean(0, 1);
 }
 
-void write_seal(Oid partition, std::span<const LaneCounts> lanes)
+// False when somebody else has sealed it at the same moment.
+bool write_seal(Oid partition, std::span<const LaneCounts> lanes)
 {
-    // The row of flow 0 says that there is a seal, also for a partition without records.
+    static pg::Statement mark("insert into tasker.sealed_partition "
+                              "(partition, flow_id, priority, completed, failed, cancelled) "
+                              "values ($1, 0, $2, 0, 0, 0) on conflict do nothing returning 1",
+                              {OIDOID, INT4OID});
     static pg::Statement write("insert into tasker.sealed_partition "
                                "(partition, flow_id, priority, completed, failed, cancelled) "
                                "values ($1, $2, $3, $4, $5, $6)",
                                {OIDOID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID});
     pg::Spi spi;
-    spi.run(write, {partition, int32_t{0}, int32_t{0}, int64_t{0}, int64_t{0}, int64_t{0}});
+    if (spi.run(mark, {partition, kSealMark}).empty())
+        return false;
     for (const LaneCounts &lane : lanes)
         spi.run(write, {partition, lane.flow_id, lane.priority, lane.count(RecordStatus::completed),
                         lane.count(RecordStatus::failed), lane.count(RecordStatus::cancelled)});
+    return true;
 }
 
 // Seals one partition; false when it is in use or has something live.
@@ -84,8 +90,7 @@ bool try_seal(const DatabaseState *database, Oid partition)
     auto lanes = closed_lanes(partition);
     if (!lanes || database->prepared_seen)
         return false;
-    write_seal(partition, *lanes);
-    return true;
+    return write_seal(partition, *lanes);
 }
 
 } // namespace

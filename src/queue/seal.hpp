@@ -19,6 +19,10 @@
 
 namespace tasker::queue {
 
+// The priority, which no record has, of the row that says that there is a seal, also for a partition without
+// records.
+inline constexpr int32_t kSealMark = -1;
+
 // Seals what can be sealed and forgets seals of dropped partitions; returns how many were sealed. Inside a
 // transaction.
 int64_t seal_partitions();

@@ -123,7 +123,7 @@ Seen look_over(Partition *partition, const LaneKey &key, int64_t from, int64_t t
                                     static_cast<int16_t>(key.priority), from);
     while (next_in_lane(scan)) {
         const int64_t position = head_of(partition->read_slot).position;
-        if (position >= to) {
+        if (position >= to && to != core::kNothing) {
             seen.first_live = std::min(seen.first_live, position);
             break;
         }

@@ -39,7 +39,7 @@ begin
 end
 $$;
 
-select plan(30);
+select plan(34);
 select tasker.create_flow('by hand') > 0 as created \gset
 select tasker.add_records_to_queue('by hand', '{1,2}') as added \gset
 select part.past('2001-04-05', 4) as partition \gset
@@ -124,6 +124,24 @@ select ok(part.comes_to_wait(:other), 'who wants the same partition waits');
 commit;
 select is(name, :'made', 'and gets it') from dblink_get_result('other') as t (name text);
 select dblink_disconnect('other') as disconnected \gset
+
+-- Records of flows that do not exist, finished and written by hand: they count for nobody, and
+-- their partition is sealed like any other.
+select tasker.alter_flow('by hand', 'retention', '100 years') as altered \gset
+begin;
+select tasker.create_partition('tasker.queue_record', '2002-03-04') as partition \gset
+insert into tasker.queue_record (id, position, flow_id, status, changed_at, payload)
+select base + i, base + i, f, 'c', now(), '1' from (values ((extract(epoch from '2002-03-04 12:00+00'::timestamptz) * 1000)::bigint << 20)) b (base),
+    unnest(array[0, -1, (select flow_id from tasker.flow where flow_name = 'by hand')]) with ordinality f (f, i);
+commit;
+call tasker.run_duty('seal');
+select results_eq(format('select priority, completed from tasker.sealed_partition where partition = %s and flow_id <= 0 order by flow_id, priority',
+    :'partition'::regclass::oid), 'values (0, 1::bigint), (-1, 0), (0, 1)', 'a partition with records of flow 0 is sealed');
+select is_empty('select * from tasker.check_queue_integrity()', 'and nothing is wrong');
+select tasker.rebuild_queue_state() as rebuilt \gset
+select is_empty('select * from tasker.check_queue_integrity()', 'nor after a rebuild');
+select is(completed, 1::bigint, 'only the record of a flow counts') from tasker.get_queue_status('by hand');
+delete from tasker.queue_record where flow_id <= 0;
 select tasker.drop_flow('by hand', true) as dropped \gset
 select is_empty('select * from tasker.check_queue_integrity()', 'and dropped');
 select * from finish();
