@@ -57,7 +57,8 @@ DatabaseCounters read_database_counters()
 // What the last look of this process has found.
 struct LastLook
 {
-    bool holds;
+    bool done;
+    bool holds;                // and there was nothing left to do
     DatabaseCounters counters; // read before the leaves'
     double slack;              // no parent is due before that many more rows have changed
     int threshold;
@@ -80,10 +81,15 @@ void listen_for_invalidations()
     listening = true;
 }
 
+bool counters_go_on(const DatabaseCounters &now)
+{
+    return last_look.done && last_look.counters.reset_at == now.reset_at &&
+           last_look.counters.changes <= now.changes;
+}
+
 bool nothing_can_be_due(const DatabaseCounters &now)
 {
-    return last_look.holds && !catalogs_changed && last_look.counters.reset_at == now.reset_at &&
-           last_look.counters.changes <= now.changes &&
+    return last_look.holds && !catalogs_changed && counters_go_on(now) &&
            static_cast<double>(now.changes - last_look.counters.changes) <= last_look.slack &&
            last_look.threshold == pg::settings::analyze_threshold &&
            last_look.scale_factor == pg::settings::analyze_scale_factor;
@@ -116,6 +122,7 @@ class Look
     bool force_;
     pg::Vector<DueParent> &due_;
     pg::Vector<Datum> failing_;
+    Doubt doubt_ = Doubt::losses;
     double slack_ = std::numeric_limits<double>::infinity();
 };
 
@@ -123,11 +130,13 @@ void Look::judge(const AnalyzedParent &parent, const Books &books)
 {
     if (!parent.rule.enabled && !force_)
         return;
-    const Changes changes = count_changes(parent, books);
+    const Changes changes = count_changes(parent, books, doubt_);
     const bool due = changes.due(parent.rule);
     const double needed = changes.needed(parent.rule);
 
     slack_ = std::min(slack_, due ? needed : needed - static_cast<double>(changes.changed));
+    if (changes.uncertain)
+        slack_ = -1;
     if (due || (force_ && !changes.leaves.empty()))
         due_.push_back({parent.relid, failures_of(parent.relid, kDuty)});
     else if (changes.rewrite && pg::pg_call([&] {
@@ -168,6 +177,8 @@ void Look::run()
     listen_for_invalidations();
     if (all && !force_ && nothing_can_be_due(counters))
         return;
+    if (counters_go_on(counters))
+        doubt_ = Doubt::none;
     if (all)
         catalogs_changed = false; // before the catalogs are read
     pg::ContextResource memory;
@@ -186,7 +197,8 @@ void Look::run()
     if (!all)
         return;
     tidy({parents.data(), parents.size()}, books);
-    last_look = {true, counters, slack_, pg::settings::analyze_threshold, pg::settings::analyze_scale_factor};
+    last_look = {
+        true, true, counters, slack_, pg::settings::analyze_threshold, pg::settings::analyze_scale_factor};
 }
 
 // --- analyze
@@ -234,7 +246,7 @@ void analyze_parent(Oid relid, bool force)
                                      [&](const AnalyzedParent &member) { return member.relid == relid; });
     if (parent == tree.end())
         return; // dropped meanwhile
-    const Changes changes = count_changes(*parent, books);
+    const Changes changes = count_changes(*parent, books, Doubt::losses);
     if (!force && !changes.due(parent->rule))
         return;
     write_book(relid, changes.leaves, 0, GetCurrentTimestamp());
@@ -279,7 +291,7 @@ int64_t rows_changed_since_analyze(Oid parent)
     add_analyzed_parents(tree, parent);
     for (const AnalyzedParent &member : tree) {
         if (member.relid == parent)
-            return count_changes(member, books).changed;
+            return count_changes(member, books, Doubt::losses).changed;
     }
     return 0;
 }

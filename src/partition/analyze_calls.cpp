@@ -122,7 +122,7 @@ TASKER_FUNCTION(analyze_status)
     add_analyzed_parents(parents, only);
     for (const AnalyzedParent &parent : parents) {
         pg::check_for_interrupts();
-        const Changes changes = count_changes(parent, books);
+        const Changes changes = count_changes(parent, books, Doubt::losses);
         const bool known = changes.analyzed_at.has_value() && parent.rows_when_analyzed >= 0;
         const Datum values[] = {ObjectIdGetDatum(parent.relid),
                                 BoolGetDatum(parent.rule.enabled),

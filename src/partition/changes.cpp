@@ -57,8 +57,8 @@ void add_leaves(Oid parent, LeafList *list)
         const bool is_leaf = form->relkind != RELKIND_PARTITIONED_TABLE;
         if (is_leaf) {
             const tasker_table_counters counters = tasker_read_counters(relid);
-            append(list,
-                   {relid, form->relfilenode, counters.changes, rows_of(counters, form), counters.counted});
+            append(list, {relid, form->relfilenode, counters.changes, rows_of(counters, form), -1,
+                          counters.counted});
         }
         ReleaseSysCache(tuple);
         if (!is_leaf)
@@ -83,28 +83,38 @@ std::span<Leaf> leaves_of(Oid parent)
     return leaves;
 }
 
-// Rows in a leaf by the size of its file, as the planner would guess; -1 when the leaf is locked. Plain C
-// inside: may ereport.
-double rows_by_size(Oid relid)
+// The size of a leaf's file, and the rows that the planner would expect in it.
+struct Size
 {
+    bool known; // not when the leaf is locked, or has no file here
+    int64_t pages;
+    double rows;
+};
+
+// Plain C inside: may ereport.
+Size read_size(Oid relid)
+{
+    Size size{true, 0, 0};
     BlockNumber pages = 0;
-    double rows = 0;
     double all_visible = 0;
 
     if (!ConditionalLockRelationOid(relid, AccessShareLock))
-        return -1;
+        return {};
     Relation leaf = try_relation_open(relid, NoLock);
     if (leaf != nullptr) {
-        // Of an empty file the planner thinks that it will not stay empty.
-        if (RELKIND_HAS_TABLE_AM(leaf->rd_rel->relkind)) {
-            const BlockNumber real = RelationGetNumberOfBlocks(leaf);
-            estimate_rel_size(leaf, nullptr, &pages, &rows, &all_visible);
-            rows = pages > 0 ? rows * real / pages : 0;
+        // An unlogged table has no file on a standby. Of an empty file the planner thinks that it will not
+        // stay empty.
+        if (leaf->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED && RecoveryInProgress()) {
+            size.known = false;
+        } else if (RELKIND_HAS_TABLE_AM(leaf->rd_rel->relkind)) {
+            size.pages = RelationGetNumberOfBlocks(leaf);
+            estimate_rel_size(leaf, nullptr, &pages, &size.rows, &all_visible);
+            size.rows = pages > 0 ? size.rows * static_cast<double>(size.pages) / pages : 0;
         }
         relation_close(leaf, NoLock);
     }
     UnlockRelationOid(relid, AccessShareLock);
-    return rows;
+    return size;
 }
 
 // --- comparing with the book
@@ -112,57 +122,105 @@ double rows_by_size(Oid relid)
 
 struct Comparison
 {
+    double density = 0; // rows in a page, when the book was written
     int64_t rows = 0;
     int64_t changed = 0;
     bool lost = false;       // counters of a leaf were lost
-    bool unmeasured = false; // and its size is not known
+    bool unmeasured = false; // a leaf was locked, and its size is not known
 };
 
-// A leaf of which the book does not know. One of which nobody knows anything may still have rows: after an
-// upgrade of the server, for instance.
+// The rows in a leaf by its size; `otherwise` when that is not to be had now.
+int64_t measured_rows(const Leaf &leaf, const Leaf *before, int64_t otherwise, Comparison &sum)
+{
+    const Size size = pg::pg_call([&] { return read_size(leaf.relid); });
+    sum.unmeasured |= !size.known;
+    if (!size.known)
+        return otherwise;
+    if (before != nullptr && before->pages == size.pages)
+        return before->rows;
+    const auto pages = static_cast<double>(size.pages);
+    if (before != nullptr && before->pages > 0 && before->rows > 0)
+        return static_cast<int64_t>(pages * static_cast<double>(before->rows) /
+                                    static_cast<double>(before->pages));
+    return static_cast<int64_t>(sum.density > 0 ? pages * sum.density : size.rows);
+}
+
+// Counters are lost at an upgrade of the server and in crashes, also of leaves that no book or vacuum has
+// seen; and who makes a table, fills and attaches it in one transaction reports its rows a little later.
+bool is_unknown(const Leaf &leaf)
+{
+    return !leaf.counted && leaf.changes == 0 && leaf.rows == 0;
+}
+
+// A leaf without a past.
 void count_new(Leaf &leaf, Comparison &sum)
 {
-    if (!leaf.counted && leaf.changes == 0 && leaf.rows == 0)
-        leaf.rows = static_cast<int64_t>(Max(pg::pg_call([&] { return rows_by_size(leaf.relid); }), 0));
-    sum.rows += leaf.rows;
+    if (is_unknown(leaf))
+        leaf.rows = measured_rows(leaf, nullptr, 0, sum);
     sum.changed += std::max(leaf.changes, leaf.rows);
 }
 
-// A leaf whose counters begin anew.
-void compare_sizes(Leaf &now, const Leaf &before, Comparison &sum)
+// A leaf whose counters begin anew, or may have begun anew more than once.
+void count_lost(Leaf &now, const Leaf &before, Comparison &sum)
 {
-    const double rows = pg::pg_call([&] { return rows_by_size(now.relid); });
-    sum.lost = true;
-    sum.unmeasured |= rows < 0;
-    now.rows = rows < 0 ? before.rows : static_cast<int64_t>(rows);
+    now.rows = measured_rows(now, &before, before.rows, sum);
+    sum.lost |= now.changes < before.changes || now.rows != before.rows;
     sum.changed += now.changes + std::abs(now.rows - before.rows);
 }
 
-// A leaf of which the book knows.
-void compare(Leaf &now, const Leaf &before, Comparison &sum)
+// A leaf that was truncated or rewritten. How many rows went reaches the counters after the commit.
+void count_replaced(Leaf &now, const Leaf &before, Comparison &sum)
 {
-    const bool same_file = now.file == before.file;
-    if (now.changes < before.changes) {
-        compare_sizes(now, before, sum);
-    } else {
-        if (same_file && !now.counted)
-            now.rows = std::max(now.rows, before.rows);
-        sum.changed += std::max(now.changes - before.changes, same_file ? 0 : before.rows - now.rows);
-    }
-    sum.rows += now.rows;
+    now.rows = std::min(now.rows, measured_rows(now, nullptr, now.rows, sum));
+    sum.changed += std::max(now.changes - before.changes, before.rows - now.rows);
 }
 
-Comparison compare(std::span<Leaf> now, std::span<const Leaf> before)
+void count_same(Leaf &now, const Leaf &before, Comparison &sum)
+{
+    if (!now.counted)
+        now.rows = std::max(now.rows, before.rows);
+    sum.changed += now.changes - before.changes;
+}
+
+// A leaf of which the book knows. One without counters that it knew without counters is like before, unless
+// they have been lost a second time.
+void compare(Leaf &now, const Leaf &before, Doubt doubt, Comparison &sum)
+{
+    const bool no_counters = !now.counted && now.changes == 0 && before.changes == 0;
+    if (is_unknown(now) && before.changes == 0 && before.rows == 0)
+        count_new(now, sum);
+    else if (now.changes < before.changes || (no_counters && doubt == Doubt::losses))
+        count_lost(now, before, sum);
+    else if (now.file != before.file)
+        count_replaced(now, before, sum);
+    else
+        count_same(now, before, sum);
+}
+
+double density_of(std::span<const Leaf> leaves)
+{
+    double rows = 0;
+    double pages = 0;
+    for (const Leaf &leaf : leaves) {
+        rows += leaf.pages > 0 ? static_cast<double>(leaf.rows) : 0;
+        pages += static_cast<double>(std::max<int64_t>(leaf.pages, 0));
+    }
+    return pages > 0 ? rows / pages : 0;
+}
+
+Comparison compare(std::span<Leaf> now, std::span<const Leaf> before, Doubt doubt)
 {
     Comparison sum;
     size_t b = 0;
+    sum.density = density_of(before);
     for (Leaf &leaf : now) {
         for (; b < before.size() && before[b].relid < leaf.relid; b++)
             sum.changed += before[b].rows;
         if (b < before.size() && before[b].relid == leaf.relid)
-            compare(leaf, before[b++], sum);
+            compare(leaf, before[b++], doubt, sum);
         else
             count_new(leaf, sum);
+        sum.rows += leaf.rows;
     }
     for (; b < before.size(); b++)
         sum.changed += before[b].rows;
@@ -281,7 +339,7 @@ pg::Param array_param(const Datum *values, size_t count, Oid type)
 
 Books::Books(Oid only, pg::ContextResource &memory) : books_(&memory), leaves_(&memory)
 {
-    static pg::Statement query("select parent, analyzed_at, carried, leaves, files, changes, live "
+    static pg::Statement query("select parent, analyzed_at, carried, leaves, files, changes, live, pages "
                                "from tasker.part_analyze where $1 in (0, parent) order by parent",
                                {OIDOID});
     pg::Spi spi;
@@ -292,11 +350,13 @@ Books::Books(Oid only, pg::ContextResource &memory) : books_(&memory), leaves_(&
         const auto files = elements<Oid>(rows.datum(i, 5));
         const auto changes = elements<int64>(rows.datum(i, 6));
         const auto live = elements<int64>(rows.datum(i, 7));
-        const size_t count = std::min({relids.size(), files.size(), changes.size(), live.size()});
+        const auto pages = elements<int64>(rows.datum(i, 8));
+        const size_t count =
+            std::min({relids.size(), files.size(), changes.size(), live.size(), pages.size()});
         const auto at = rows.is_null(i, 2) ? std::nullopt : std::optional<TimestampTz>(rows.i64(i, 2));
         books_.push_back({rows.oid(i, 1), at, rows.i64(i, 3), leaves_.size(), count});
         for (size_t k = 0; k < count; k++)
-            leaves_.push_back({relids[k], files[k], changes[k], live[k], true});
+            leaves_.push_back({relids[k], files[k], changes[k], live[k], pages[k], true});
     }
 }
 
@@ -339,7 +399,7 @@ void add_analyzed_parents(pg::Vector<AnalyzedParent> &parents, Oid only)
     }
 }
 
-Changes count_changes(const AnalyzedParent &parent, const Books &books)
+Changes count_changes(const AnalyzedParent &parent, const Books &books, Doubt doubt)
 {
     const std::span<Leaf> leaves = leaves_of(parent.relid);
     const Book *book = books.find(parent.relid);
@@ -348,20 +408,22 @@ Changes count_changes(const AnalyzedParent &parent, const Books &books)
 
     changes.leaves = leaves;
     changes.analyzed_at = book != nullptr ? book->analyzed_at : by_hand;
-    if (parent.rows_when_analyzed < 0) {
-        const Comparison all = compare(leaves, {});
-        changes.rows = all.rows;
-        changes.changed = all.changed;
-    } else if (book == nullptr || (by_hand && (!book->analyzed_at || *book->analyzed_at < *by_hand))) {
-        changes.rows = compare(leaves, {}).rows;
-        changes.changed = std::abs(changes.rows - static_cast<int64_t>(parent.rows_when_analyzed));
-        changes.rewrite = true;
-        changes.analyzed_at = by_hand;
-    } else {
-        const Comparison since = compare(leaves, books.leaves(*book));
-        changes.rows = since.rows;
+    const bool analyzed = parent.rows_when_analyzed >= 0;
+    const bool book_holds =
+        analyzed && book != nullptr && (!by_hand || (book->analyzed_at && *by_hand <= *book->analyzed_at));
+    const Comparison since =
+        compare(leaves, book_holds ? books.leaves(*book) : std::span<const Leaf>(), doubt);
+    changes.rows = since.rows;
+    changes.uncertain = since.unmeasured;
+    if (book_holds) {
         changes.changed = book->carried + since.changed;
         changes.rewrite = since.lost && !since.unmeasured;
+    } else if (analyzed) {
+        changes.changed = std::abs(since.rows - static_cast<int64_t>(parent.rows_when_analyzed));
+        changes.analyzed_at = by_hand;
+        changes.rewrite = true;
+    } else {
+        changes.changed = since.changed;
     }
     return changes;
 }
@@ -370,24 +432,29 @@ void write_book(Oid parent, std::span<const Leaf> leaves, int64_t carried,
                 std::optional<TimestampTz> analyzed_at)
 {
     static pg::Statement upsert(
-        "insert into tasker.part_analyze (parent, analyzed_at, carried, leaves, files, changes, live) "
-        "values ($1, $2, $3, $4, $5, $6, $7) on conflict (parent) do update set "
+        "insert into tasker.part_analyze (parent, analyzed_at, carried, leaves, files, changes, live, pages) "
+        "values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (parent) do update set "
         "analyzed_at = excluded.analyzed_at, carried = excluded.carried, leaves = excluded.leaves, "
-        "files = excluded.files, changes = excluded.changes, live = excluded.live",
-        {OIDOID, TIMESTAMPTZOID, INT8OID, OIDARRAYOID, OIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID});
+        "files = excluded.files, changes = excluded.changes, live = excluded.live, "
+        "pages = excluded.pages",
+        {OIDOID, TIMESTAMPTZOID, INT8OID, OIDARRAYOID, OIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+         INT8ARRAYOID});
     pg::ContextResource memory;
-    pg::Vector<Datum> relids(&memory), files(&memory), changes(&memory), live(&memory);
+    pg::Vector<Datum> relids(&memory), files(&memory), changes(&memory), live(&memory), pages(&memory);
     for (const Leaf &leaf : leaves) {
         relids.push_back(ObjectIdGetDatum(leaf.relid));
         files.push_back(ObjectIdGetDatum(leaf.file));
         changes.push_back(Int64GetDatum(leaf.changes));
         live.push_back(Int64GetDatum(leaf.rows));
+        const Size size = pg::pg_call([&] { return read_size(leaf.relid); });
+        pages.push_back(Int64GetDatum(size.known ? size.pages : -1));
     }
     pg::Spi().run(upsert, {parent, analyzed_at ? pg::Param(pg::Timestamp{*analyzed_at}) : pg::Param::none(),
                            carried, array_param(relids.data(), relids.size(), OIDOID),
                            array_param(files.data(), files.size(), OIDOID),
                            array_param(changes.data(), changes.size(), INT8OID),
-                           array_param(live.data(), live.size(), INT8OID)});
+                           array_param(live.data(), live.size(), INT8OID),
+                           array_param(pages.data(), pages.size(), INT8OID)});
 }
 
 } // namespace tasker::partition

@@ -47,7 +47,8 @@ struct Leaf
     Oid file; // TRUNCATE makes another
     int64_t changes;
     int64_t rows;
-    bool counted; // by a vacuum or analyze; else the rows may be more than the counters tell
+    int64_t pages; // in the book only; -1 when the leaf was locked
+    bool counted;  // by a vacuum or analyze; else the rows may be more than the counters tell
 };
 
 // A row of the book, found in a look at the parents.
@@ -81,7 +82,8 @@ struct Changes
     std::span<const Leaf> leaves; // as they are now, for the book; in the current memory context
     int64_t rows = 0;
     int64_t changed = 0;
-    bool rewrite = false; // the book is missing or is no longer to be compared with
+    bool uncertain = false; // a leaf could not be measured
+    bool rewrite = false;   // the book is missing or is no longer to be compared with
     std::optional<TimestampTz> analyzed_at;
 
     double needed(const AnalyzeRule &rule) const
@@ -98,8 +100,17 @@ struct Changes
 // temporary ones.
 void add_analyzed_parents(pg::Vector<AnalyzedParent> &parents, Oid only);
 
+// May counters have been lost twice since the book was written? Then it shows in sizes only: the first look
+// of a process asks, because a crash leaves no process alive, and who finds that the database's counters were
+// reset.
+enum class Doubt
+{
+    none,
+    losses
+};
+
 // The books have to be read before the counters.
-Changes count_changes(const AnalyzedParent &parent, const Books &books);
+Changes count_changes(const AnalyzedParent &parent, const Books &books, Doubt doubt);
 
 // Writes the counters of the leaves as those of the last analyze, apart from changes that are carried over.
 void write_book(Oid parent, std::span<const Leaf> leaves, int64_t carried,

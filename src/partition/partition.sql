@@ -107,7 +107,8 @@ create table tasker.part_analyze (
     leaves oid[] not null,
     files oid[] not null,
     changes bigint[] not null,
-    live bigint[] not null
+    live bigint[] not null,
+    pages bigint[] not null
 );
 
 comment on table tasker.part_analyze is
@@ -120,6 +121,7 @@ comment on column tasker.part_analyze.leaves is 'Its partitions at that time';
 comment on column tasker.part_analyze.files is 'The file of each, which TRUNCATE replaces';
 comment on column tasker.part_analyze.changes is 'Rows inserted, updated and deleted in each until then';
 comment on column tasker.part_analyze.live is 'Rows in each at that time';
+comment on column tasker.part_analyze.pages is 'Pages of each; -1 when it was locked';
 
 create procedure tasker.run_maintenance(parent regclass = null)
     language c as 'MODULE_PATHNAME', 'tasker_run_maintenance';

@@ -31,6 +31,10 @@ foreach my $table ('task (id bigint not null, status text not null)',
 }
 sql($node, $ddl);
 
+# Changes data, and has them counted when it returns: a session reports its counters when it goes idle, at most once a
+# second unless it is told to.
+sub change { return sql($node, "$_[0];\nselect from pg_stat_force_next_flush()"); }
+
 # What autovacuum does, at once: it analyzes partitions, and never their parents.
 sub analyze_partitions
 {
@@ -108,7 +112,7 @@ sub round_of_worker
 }
 
 round_of_worker();
-sql($node, join('', map { fill_day($_) } 0 .. $days - 1) . fill_events(0, $days - 1, 1, 3));
+change(join('', map { fill_day($_) } 0 .. $days - 1) . fill_events(0, $days - 1, 1, 3));
 analyze_partitions();
 
 # Before: every partition is known as well as can be, and yet.
@@ -128,7 +132,7 @@ is(sql($node, q{select string_agg(distinct analyze_count::text, ' ') from pg_sta
 # (The planner takes a key's number of values in a partitioned table from the rows that a condition leaves, and believes
 # that those are the ones with partners. So it is right about failed tasks only as long as every task has events.)
 delete $queries{'events of failed tasks'};
-sql($node, fill_day($days) . 'delete from task_event; ' . fill_events(0, $days, 30, 90));
+change(fill_day($days) . 'delete from task_event; ' . fill_events(0, $days, 30, 90));
 analyze_partitions();
 cmp_ok(wrong_by('pairs of events of one task'), '>', 10, 'what the worker knew is out of date');
 round_of_worker();
@@ -136,7 +140,7 @@ estimates_are_good('one round after the rows changed again');
 is(analyzed(), '1 2', 'of the parents it has analyzed the one with many changes');
 
 # And a third time, without a single row that is written or deleted.
-sql($node, 'truncate ' . join(', ', map { sprintf('task_%02d, task_event_%02d', $_, $_) } 0 .. $days - 3));
+change('truncate ' . join(', ', map { sprintf('task_%02d, task_event_%02d', $_, $_) } 0 .. $days - 3));
 analyze_partitions();
 round_of_worker();
 estimates_are_good('one round after partitions were emptied');
