@@ -80,6 +80,11 @@ select count(*), count(*) filter (where (payload ->> 'n')::int = number) as in_o
 from (select payload, row_number() over (order by position) as number
       from tasker.queue_record join tasker.flow using (flow_id) where flow_name = 'en_same_time') q;
 select tasker.drop_flow('en_same_time', true);
+-- Those that were added one by one stand side by side, too, and not all at the same position.
+do $$ begin for i in 1..50 loop perform tasker.enqueue('en_same_time', '{}', run_at => '2099-01-01'), pg_sleep(0.001); end loop; end $$;
+select count(*), count(distinct position) as positions, max(position) - min(position) < 1 << 20 as within_a_millisecond
+from tasker.queue_record join tasker.flow using (flow_id) where flow_name = 'en_same_time';
+select tasker.drop_flow('en_same_time', true);
 
 -- From within other statements: a modifying CTE, a trigger, a function, DO.
 create table qt.photo (id int primary key);
