@@ -146,7 +146,16 @@ void check_empty(Oid target)
                 "cancelled.");
 }
 
-// Statements that name no columns see them in another order after the swap.
+} // namespace
+
+void check_swap(Oid source, Oid target)
+{
+    for (Obstacle &obstacle : obstacles)
+        check_obstacle(obstacle, source, target);
+    (void)choose_key(source, target);
+    check_empty(target);
+}
+
 void warn_of_order(Oid source, Oid target)
 {
     static pg::Statement query(
@@ -168,17 +177,6 @@ void warn_of_order(Oid source, Oid target)
                        get_rel_name(target)),
                 errdetail("After the swap, statements that do not name their columns see the new order."));
         });
-}
-
-} // namespace
-
-void check_swap(Oid source, Oid target)
-{
-    for (Obstacle &obstacle : obstacles)
-        check_obstacle(obstacle, source, target);
-    (void)choose_key(source, target);
-    check_empty(target);
-    warn_of_order(source, target);
 }
 
 } // namespace tasker::partition

@@ -118,6 +118,7 @@ class SwapMove
             if (options_.source == options_.set)
                 hold_set(options_.source);
         });
+        steps_.transaction([&] { warn_of_order(options_.source, options_.target); });
     }
 
     [[noreturn]] void refuse_lost_mirror() const

@@ -33,4 +33,7 @@ void check_pair(Oid source, Oid target, Oid caller);
 // Refuses what a swap of their names would break.
 void check_swap(Oid source, Oid target);
 
+// Statements that name no columns see them in another order after a swap: says so where it is so.
+void warn_of_order(Oid source, Oid target);
+
 } // namespace tasker::partition
