@@ -305,7 +305,7 @@ void warn_of_gaps(const SetConfig &config)
 bool has_rows(Oid relid)
 {
     Relation relation = table_open(relid, AccessShareLock);
-    bool found = true;
+    bool found = false;
     if (relation->rd_rel->relkind == RELKIND_RELATION) {
         Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
         TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
