@@ -2,12 +2,13 @@
 
 The load's latencies count from the moment at which a transaction was due, so that one long stall is not hidden by
 the transactions that could not begin meanwhile. The same figure for a quiet stretch before shows what the machine
-itself adds.
+itself adds, and the server's log tells how often a client waited for a lock at all.
 """
 
 import time
+from contextlib import contextmanager
 
-from bench.lib import figures
+from bench.lib import database, figures
 from bench.lib.report import Bar
 from bench.partition import load
 from bench.partition.rounds import add_rows, alternate
@@ -20,6 +21,8 @@ WARM_UP = 2.0
 QUIET = 4.0
 AFTER = 1.0
 READER_SECONDS = 5
+LOCK_WAIT_MS = 20  # a client's wait for a lock counts from here
+LOG_SETTINGS = {"log_lock_waits": "on", "deadlock_timeout": f"{LOCK_WAIT_MS}ms", "log_line_prefix": "%m [%p] %a: "}
 
 
 def _prepare(contestant, conn, past):
@@ -41,7 +44,33 @@ def _worst(transactions, start, end):
         figures.percentile(inserts, 99.9)
 
 
-def _one(ctx, contestant, past, ask, with_reader):
+@contextmanager
+def _logged_lock_waits(ctx):
+    """Have the server log waits for locks; yields a function that counts those of the load since the last call,
+    or None where its log is out of reach."""
+    log = getattr(ctx.server, "folder", None) and ctx.server.folder / "server.log"
+    if not log:
+        yield lambda: None
+        return
+    seen = 0
+
+    def count():
+        nonlocal seen
+        lines = log.read_text(errors="replace").splitlines()
+        fresh, seen = lines[seen:], len(lines)
+        return float(sum("pgbench: LOG:" in line and "still waiting for" in line for line in fresh))
+
+    for name, value in LOG_SETTINGS.items():
+        database.set_server(ctx.server, name, value)
+    try:
+        count()
+        yield count
+    finally:
+        for name in LOG_SETTINGS:
+            database.set_server(ctx.server, name, None)
+
+
+def _one(ctx, contestant, past, ask, with_reader, lock_waits):
     """Load, a quiet stretch, then the work that `ask` sets, to its end."""
     contestant.fresh()
     with contestant.connect() as conn:
@@ -50,6 +79,7 @@ def _one(ctx, contestant, past, ask, with_reader):
             time.sleep(WARM_UP)
             quiet = time.time()
             time.sleep(QUIET)
+            lock_waits()
             done = ask(contestant, conn)
             if with_reader:
                 took = _behind_reader(ctx, contestant, conn, done)
@@ -61,8 +91,12 @@ def _one(ctx, contestant, past, ask, with_reader):
     start, seconds = took
     insert, lookup, high = _worst(running.transactions, start, ended)
     calm, calm_lookup, _ = _worst(running.transactions, quiet, start)
-    return {"insert": insert, "lookup": lookup, "p99.9": high, "quiet insert": calm, "quiet lookup": calm_lookup,
-            "seconds": seconds}
+    found = {"insert": insert, "lookup": lookup, "p99.9": high, "quiet insert": calm, "quiet lookup": calm_lookup,
+             "seconds": seconds}
+    waits = lock_waits()
+    if waits is not None:
+        found["lock waits"] = waits
+    return found
 
 
 def _behind_reader(ctx, contestant, conn, done):
@@ -93,11 +127,13 @@ def _ask_retire(_partitions):
 
 
 def _run(ctx, benchmark, past, ask, what, with_reader=False):
-    found = alternate(ctx, ctx.able(), ctx.options.rounds, benchmark,
-                      lambda c: _one(ctx, c, past, ask, with_reader))
+    with _logged_lock_waits(ctx) as lock_waits:
+        found = alternate(ctx, ctx.able(), ctx.options.rounds, benchmark,
+                          lambda c: _one(ctx, c, past, ask, with_reader, lock_waits))
     rows = add_rows(ctx, benchmark, found, {
         "insert": (f"{what}, longest insert", "ms"), "lookup": (f"{what}, longest look-up", "ms"),
-        "p99.9": (f"{what}, inserts' p99.9", "ms"), "quiet insert": ("before, longest insert", "ms"),
+        "p99.9": (f"{what}, inserts' p99.9", "ms"),
+        "lock waits": (f"{what}, clients' waits for locks over {LOCK_WAIT_MS} ms", "waits"), "quiet insert": ("before, longest insert", "ms"),
         "quiet lookup": ("before, longest look-up", "ms"), "seconds": (f"{what}, duration", "s")})
     rows["insert"].bars.append(Bar("longest stall", rows["insert"].value(ctx.report.subject), "<=", 100.0, "ms"))
 
