@@ -79,13 +79,18 @@ create table tasker.part_retirement (
     failures integer not null default 0,
     since timestamptz not null default pg_catalog.clock_timestamp(),
     next_try_at timestamptz,
-    primary key (parent, partition_name)
+    partition_schema name not null default 'tasker',
+    partition_id oid,
+    booked_in text,
+    bound text,
+    bounds_check text,
+    primary key (parent, partition_schema, partition_name)
 );
 
 comment on table tasker.part_retirement is
     'Partitions that are due to go: refused by the set''s owner, or detached and not dropped yet';
 comment on column tasker.part_retirement.parent is 'The partitioned table';
-comment on column tasker.part_retirement.partition_name is 'The partition, in the schema of its parent';
+comment on column tasker.part_retirement.partition_name is 'The partition''s name when it was booked';
 comment on column tasker.part_retirement.lower_key is 'Lower bound, inclusive';
 comment on column tasker.part_retirement.upper_key is 'Upper bound, exclusive';
 comment on column tasker.part_retirement.state is
@@ -97,6 +102,15 @@ comment on column tasker.part_retirement.last_refused_at is 'When the refusals w
 comment on column tasker.part_retirement.failures is 'Tries that failed since the last that did not';
 comment on column tasker.part_retirement.since is 'When it was first due, or when its detach began';
 comment on column tasker.part_retirement.next_try_at is 'No try before this time';
+comment on column tasker.part_retirement.partition_schema is 'The partition''s schema when it was booked';
+comment on column tasker.part_retirement.partition_id is
+    'The partition''s OID, of the installation in booked_in; in another (the row was restored) the name counts alone';
+comment on column tasker.part_retirement.booked_in is
+    'Where it was booked: system identifier, database, installation';
+comment on column tasker.part_retirement.bound is
+    'The partition''s bound as ALTER TABLE ... ATTACH PARTITION takes it, to put it back exactly as it was';
+comment on column tasker.part_retirement.bounds_check is
+    'The check constraint that its detach leaves on the table, to be taken off; null when it had such a one before';
 
 -- Failures and statistics are of this server; a dump does not carry them.
 create table tasker.part_failure (

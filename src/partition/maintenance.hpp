@@ -7,7 +7,7 @@
 //
 // A round is called OUTSIDE of a transaction and makes its own, one per set or step, through the Steps that
 // it is given. It returns with none open. Sets are isolated from each other: what one of them raises is
-// undone, written to tasker.part_state (or part_retirement), logged when it is news, and the round goes on.
+// undone, written to tasker.part_failure (or part_retirement), logged when it is news, and the round goes on.
 // So a round throws only what concerns all of them: a cancel, a termination, or that the plane's own tables
 // are missing.
 //
@@ -25,6 +25,10 @@
 // without a lock that anybody would notice; FINALIZE and ANALYZE hold SHARE UPDATE EXCLUSIVE on the parent
 // meanwhile, which only delays those who make a partition on demand. So the retire, finalize and analyze
 // rounds may be cancelled at any point when such a request comes in, and be continued afterwards.
+//
+// Where readers or writers would queue behind the wait, it is never longer than kLongestPoliteWaitMs, and the
+// step is tried again later: a detach without CONCURRENTLY, whatever locks the other side of a foreign key,
+// and the last step on a detached table.
 #pragma once
 
 #include "partition/create.hpp"
@@ -58,6 +62,7 @@ class Steps
 };
 
 inline constexpr int kLongestWaitMs = 10'000;
+inline constexpr int kLongestPoliteWaitMs = 50;
 
 // Asks the worker to run a retire round soon; false when there is none. Set by the worker plane.
 using RetireRequest = bool (*)();

@@ -38,13 +38,15 @@ void note_failure(Oid parent, const char *duty, const pg::CaughtError &error, bo
         "returning failures, changed_at = pg_catalog.now()",
         {OIDOID, TEXTOID, TEXTOID});
     bool news = false;
+    bool first = false;
     {
         pg::Spi spi;
         const pg::Rows rows = spi.run(upsert, {parent, duty, error.message()});
+        first = rows.i32(0, 1) == 1;
         news = is_lock_failure(error) ? rows.i32(0, 1) == kQuietLockFailures : rows.boolean(0, 2);
     }
     if (news || interactive)
-        report_failure(parent, duty, error);
+        report_failure(news || first ? WARNING : NOTICE, parent, duty, error);
 }
 
 void note_success(Oid parent, const char *duty)
@@ -54,16 +56,21 @@ void note_success(Oid parent, const char *duty)
     pg::Spi().run(remove, {parent, duty});
 }
 
-void report_failure(Oid parent, const char *duty, const pg::CaughtError &error)
+void report_failure(int level, Oid parent, const char *duty, const pg::CaughtError &error)
 {
     pg::pg_call([&] {
         const char *name = get_rel_name(parent);
-        ereport(WARNING, errcode(error.sqlstate()),
+        ereport(level, errcode(error.sqlstate()),
                 errmsg("%s of partitioned table \"%s\" failed: %s", duty, name != nullptr ? name : "?",
                        error.message()),
                 error.detail() ? errdetail_internal("%s", error.detail()) : 0,
                 error.hint() ? errhint("%s", error.hint()) : 0);
     });
+}
+
+int polite_patience_ms()
+{
+    return std::min(pg::settings::lock_timeout, kLongestPoliteWaitMs);
 }
 
 int patience_ms(int failures)

@@ -15,12 +15,15 @@ struct SetFailures
 // How often this duty has failed for the set since it last succeeded.
 SetFailures failures_of(Oid parent, const char *duty);
 
-// Write the outcome to tasker.part_failure; a failure is logged when it is news, and to a client always.
+// Write the outcome to tasker.part_failure. A failure is logged when it is news; a client is told always, but
+// of the same failure again by a notice only, which is not logged by default: maintenance may be called once
+// a minute.
 void note_failure(Oid parent, const char *duty, const pg::CaughtError &error, bool interactive);
 void note_success(Oid parent, const char *duty);
 
-// Logs a failure of a set. A lock that was not to be had is no news until it happens again and again.
-void report_failure(Oid parent, const char *duty, const pg::CaughtError &error);
+// Reports a failure of a set at a level below ERROR. A lock that was not to be had is no news until it
+// happens again and again.
+void report_failure(int level, Oid parent, const char *duty, const pg::CaughtError &error);
 bool is_lock_failure(const pg::CaughtError &error);
 
 // Runs `body` in a subtransaction of the current transaction, and notes what came of it. False when it
@@ -37,6 +40,10 @@ template <class Body> bool isolate(Steps &steps, Oid parent, const char *duty, B
 
 // How long a step that has failed `failures` times in a row may wait for a lock.
 int patience_ms(int failures);
+
+// How long a step may wait that makes others queue behind it: for a table that other transactions write to,
+// in a mode that locks them out. Short enough for nobody to notice, however often it is tried.
+int polite_patience_ms();
 
 // Limits each wait for a lock in a scope, across transactions. It sets the variable behind lock_timeout and
 // not the setting: a setting cannot be put back without the chance of an error, and nobody looks at it
