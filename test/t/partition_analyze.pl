@@ -231,6 +231,14 @@ like(error_of($node, q{select tasker.alter_analyze('task', 'scale_factor', 'NaN'
 like(error_of($node, q{select tasker.alter_analyze('task_1', 'enabled', 'off')}), qr/^42809: "task_1" is not a partitioned table/, 'not a parent');
 like(error_of($node, q{select tasker.alter_analyze(4294967295::oid, 'enabled', 'off')}), qr/^42P01: relation with OID 4294967295 does not exist/, 'no table');
 
+sql($node, 'create role ana_nobody; grant usage on schema tasker to ana_nobody; create role ana_observer in role tasker_observer; create role ana_admin in role tasker_admin');
+like(error_of($node, q{set role ana_nobody; select tasker.alter_analyze('task', 'enabled', 'off')}), qr/^42501: /, 'not everybody may change that');
+like(error_of($node, q{set role ana_nobody; select * from tasker.analyze_status}), qr/^42501: /, '... or look');
+is(sql($node, q{set role ana_observer; select state from tasker.analyze_status where parent = 'task'::regclass}), 'good', 'observers may look');
+like(error_of($node, q{set role ana_observer; select tasker.alter_analyze('task', 'enabled', 'off')}), qr/^42501: /, '... but not change it');
+is(sql($node, q{set role ana_admin; select tasker.alter_analyze('task', 'enabled', 'on'); select enabled from tasker.part_analyze_config}), "\nt", 'admins may');
+alter('task', 'enabled', undef);
+
 # A session that has found nothing to do hears of everything that can make a table due without a row being written.
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 sub session_round { return $session->query_safe('call tasker.analyze_parents()'); }
