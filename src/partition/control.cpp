@@ -111,14 +111,24 @@ int64_t key_of_time_text(ControlKind kind, const char *text)
     return key_of_unix_us(kind, us);
 }
 
+// Reads what key_text() says of open ends too. The last bigint is in the partition of the one before it,
+// which is open to MAXVALUE.
+int64_t key_of_number_text(const char *text)
+{
+    if (pg_strcasecmp(text, "MINVALUE") == 0)
+        return core::kInt64Min;
+    if (pg_strcasecmp(text, "MAXVALUE") == 0)
+        return core::kInt64Max;
+    return Min(DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text))), core::kInt64Max - 1);
+}
+
 // Plain C inside: may ereport.
 int64_t key_of_text(ControlKind kind, const char *text)
 {
     const bool only_digits = strspn(text, "0123456789") == strlen(text);
     switch (kind) {
     case ControlKind::number:
-        // The last bigint is in the partition of the one before it, which is open to MAXVALUE.
-        return Min(DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text))), core::kInt64Max - 1);
+        return key_of_number_text(text);
     case ControlKind::record_id:
         return only_digits ? DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text)))
                            : key_of_time_text(kind, text);

@@ -1,10 +1,10 @@
-// What can be seen of partition sets.
+// What can be seen of one partition set: its partitions, and what its health is judged by.
 #include "partition/bounds.hpp"
+#include "partition/create.hpp"
+#include "partition/cutoff.hpp"
 #include "partition/maintenance.hpp"
-#include "partition/retirement.hpp"
-#include "partition/sets.hpp"
+#include "partition/members.hpp"
 #include "pg/function.hpp"
-#include "pg/spi.hpp"
 #include "pg/subtransaction.hpp"
 
 using namespace tasker;
@@ -12,65 +12,74 @@ using namespace tasker::partition;
 
 namespace {
 
+// How long after a partition came of age nobody is to be blamed for its being there.
+constexpr int64_t kGraceUs = core::kUsPerHour;
+
 Datum text_datum(std::string_view text)
 {
     return PointerGetDatum(
         pg::pg_call([&] { return cstring_to_text_with_len(text.data(), static_cast<int>(text.size())); }));
 }
 
-// All tables that occupy a range of the set, ordered by bounds.
-struct Member
+// A row of a result, filled column by column.
+template <size_t N> class Row
 {
-    DirectoryEntry entry;
-    const char *state;
+  public:
+    void add(Datum value) { values_.at(count_++) = value; }
+    void add(const char *value) { value != nullptr ? add(text_datum(value)) : add_null(); }
+    void add_null() { nulls_.at(count_++) = true; }
+    void add_time(int64_t unix_us) { add(TimestampTzGetDatum(pg::timestamp_of_unix_us(unix_us))); }
+    void put(pg::ResultSet &result) const { result.add(values_.data(), nulls_.data()); }
+
+  private:
+    std::array<Datum, N> values_{};
+    std::array<bool, N> nulls_{};
+    size_t count_ = 0;
 };
 
-void add_members(Oid parent, pg::Vector<Member> &members)
+// The moment of a bound, where it is one: what the clocks of a wall-clock type show counts as UTC.
+void add_bound_time(Row<9> &row, const Control &control, int64_t key)
 {
-    (void)directory(parent); // checks that it is a parent of this kind
-    struct Attached
-    {
-        BoundList all;
-        bool *pending;
-    };
-    const Attached attached = pg::pg_call([&] {
-        Relation relation = table_open(parent, AccessShareLock);
-        Attached result{read_bounds(relation, true), nullptr};
-        result.pending = static_cast<bool *>(palloc0(static_cast<Size>(result.all.count) + 1));
-        for (int i = 0; i < result.all.count; i++)
-            result.pending[i] = PartitionHasPendingDetach(result.all.entries[i].relid);
-        table_close(relation, AccessShareLock);
-        return result;
-    });
-    for (int i = 0; i < attached.all.count; i++)
-        members.push_back({attached.all.entries[i], attached.pending[i] ? "detach pending" : "attached"});
-    pg::Vector<DirectoryEntry> detached(members.get_allocator());
-    add_detached_tables(parent, detached);
-    for (const DirectoryEntry &entry : detached)
-        members.push_back({entry, "detached"});
-    std::sort(members.begin(), members.end(),
-              [](const Member &a, const Member &b) { return a.entry.lower < b.entry.lower; });
+    const int64_t unix_us = unix_us_of_key(control.kind, key);
+    const int64_t timestamp = has_time(control.kind) ? pg::timestamp_of_unix_us(unix_us) : 0;
+    if (!has_time(control.kind) || key == core::kInt64Min || key == core::kInt64Max ||
+        !IS_VALID_TIMESTAMP(timestamp))
+        row.add_null();
+    else
+        row.add_time(unix_us);
 }
 
-// Estimated rows and size of a table; nothing when it was dropped a moment ago.
-struct Extent
+void show(Oid parent, pg::ResultSet &result)
 {
-    int64_t rows;
-    int64_t bytes;
-};
+    const SetConfig config = describe_set(parent);
+    pg::ContextResource memory;
+    pg::Vector<Member> members(&memory);
+    add_members(parent, members);
+    measure_members(members);
+    const std::optional<int64_t> now = current_key(config);
+    const Member *current = now ? member_for(members, *now) : nullptr;
 
-std::optional<Extent> extent_of(Oid relid)
-{
-    static pg::Statement query(
-        "select case when pg_catalog.pg_stat_get_live_tuples(oid) > 0 "
-        "then pg_catalog.pg_stat_get_live_tuples(oid) else greatest(reltuples::bigint, 0) end, "
-        "pg_catalog.pg_total_relation_size(oid) from pg_catalog.pg_class where oid = $1",
-        {OIDOID});
-    pg::Spi spi;
-    const pg::Rows rows = spi.run(query, {relid});
-    if (rows.empty() || rows.is_null(0, 2))
-        return std::nullopt;
-    return Extent{rows.i64(0, 1), rows.i64(0, 2)};
+    for (const Member &member : members) {
+        Row<9> row;
+        row.add(ObjectIdGetDatum(member.entry.relid));
+        if (member.state == MemberState::remainder) {
+            row.add_null();
+            row.add_null();
+        } else {
+            row.add(bound_text(config.control, member.entry.lower));
+            row.add(bound_text(config.control, member.entry.upper));
+        }
+        row.add(Int64GetDatum(member.rows));
+        row.add(Int64GetDatum(member.bytes));
+        row.add(BoolGetDatum(&member == current));
+        row.add(name_of(member.state));
+        if (result.columns() > 7) {
+            const bool ranged = member.state != MemberState::remainder;
+            add_bound_time(row, config.control, ranged ? member.entry.lower : core::kInt64Min);
+            add_bound_time(row, config.control, ranged ? member.entry.upper : core::kInt64Max);
+        }
+        row.put(result);
+    }
 }
 
 const char *would_be_name(const SetConfig &config, int64_t key, const pg::Vector<Member> &members)
@@ -82,14 +91,16 @@ const char *would_be_name(const SetConfig &config, int64_t key, const pg::Vector
     return pg::pg_call([&] { return quote_qualified_identifier(get_namespace_name(config.schema), name); });
 }
 
-// One row of tasker.partition_status.
+// What partition_status says from the bounds.
 struct Summary
 {
     int32_t partitions = 0;
-    int32_t ahead = 0;
     int32_t pending = 0;
     int32_t detached = 0;
-    bool has_current = false;
+    int32_t overdue = 0; // attached, and older than the retention
+    int32_t late = 0;    // of these, for longer than the grace
+    Outlook outlook{};
+    bool in_default = false;
     const char *oldest = nullptr;
     const char *newest = nullptr;
 };
@@ -99,22 +110,26 @@ Summary summarize(Oid parent)
     pg::ContextResource memory;
     pg::Vector<Member> members(&memory);
     const SetConfig config = describe_set(parent);
-    const int64_t now = current_key(config).value_or(core::kInt64Min);
+    const std::optional<int64_t> cutoff = retention_cutoff(config);
+    const int64_t late = cutoff ? key_before(config.control, *cutoff, kGraceUs) : core::kInt64Min;
     Summary summary;
 
     add_members(parent, members);
     for (const Member &member : members) {
-        if (member.state[0] == 'd') {
-            ++(strcmp(member.state, "detached") == 0 ? summary.detached : summary.pending);
+        summary.pending += member.state == MemberState::pending;
+        summary.detached += member.state == MemberState::detached;
+        if (member.state != MemberState::attached)
             continue;
-        }
         ++summary.partitions;
-        summary.ahead += member.entry.lower > now;
-        summary.has_current |= member.entry.lower <= now && now < member.entry.upper;
+        summary.overdue += cutoff && member.entry.upper <= *cutoff;
+        summary.late += cutoff && member.entry.upper <= late;
         if (summary.oldest == nullptr)
-            summary.oldest = key_text(config.control, member.entry.lower);
-        summary.newest = key_text(config.control, member.entry.upper);
+            summary.oldest = bound_text(config.control, member.entry.lower);
+        summary.newest = bound_text(config.control, member.entry.upper);
     }
+    summary.outlook = look_ahead(config, members, current_key(config));
+    summary.in_default =
+        summary.outlook.current != nullptr && summary.outlook.current->state == MemberState::remainder;
     return summary;
 }
 
@@ -124,52 +139,45 @@ Summary summarize(Oid parent)
 TASKER_FUNCTION(show_partitions)
 {
     const Oid parent = args.oid(0, "parent");
-    const SetConfig config = describe_set(parent);
     pg::ResultSet result(args.call());
-    pg::ContextResource memory;
-    pg::Vector<Member> members(&memory);
-    const int64_t now = current_key(config).value_or(core::kInt64Min);
+    show(parent, result);
+    return 0;
+}
 
-    add_members(parent, members);
-    for (const Member &member : members) {
-        pg::check_for_interrupts();
-        const std::optional<Extent> extent = extent_of(member.entry.relid);
-        if (!extent)
-            continue;
-        const bool current = member.entry.lower <= now && now < member.entry.upper;
-        const Datum values[] = {ObjectIdGetDatum(member.entry.relid),
-                                text_datum(key_text(config.control, member.entry.lower)),
-                                text_datum(key_text(config.control, member.entry.upper)),
-                                Int64GetDatum(extent->rows),
-                                Int64GetDatum(extent->bytes),
-                                BoolGetDatum(current),
-                                text_datum(member.state)};
-        const bool nulls[std::size(values)] = {};
-        result.add(values, nulls);
-    }
+// _partition_extents(parent regclass): the same with the bounds as times, and nothing for a set that cannot
+// be read, so that one broken set does not hide the others.
+TASKER_FUNCTION(partition_extents)
+{
+    const Oid parent = args.oid(0, "parent");
+    pg::ResultSet result(args.call());
+    (void)pg::try_in_subtransaction([&] { show(parent, result); });
     return 0;
 }
 
 // partition_of(parent regclass, value text)
+//
+// A range that is being retired has its table until that is dropped, though rows go nowhere meanwhile.
 TASKER_FUNCTION(partition_of)
 {
     const Oid parent = args.oid(0, "parent");
     const SetConfig config = describe_set(parent);
     const int64_t key = parse_key(config.control, args.text(1, "value"));
+    if (Oid found = find_partition(parent, key); OidIsValid(found))
+        return args.result(std::string_view(quoted_partition(found)));
+
     pg::ContextResource memory;
     pg::Vector<Member> members(&memory);
-
-    check_key(config, key);
     add_members(parent, members);
     for (const Member &member : members) {
-        if (member.entry.lower <= key && key < member.entry.upper)
+        if (covers(member.entry, key)) // the DEFAULT partition comes last, and covers all
             return args.result(std::string_view(quoted_partition(member.entry.relid)));
     }
+    check_key(config, key);
     return args.result(std::string_view(would_be_name(config, key, members)));
 }
 
-// _partition_summary(parent regclass): the part of partition_status that comes from the bounds. Null for a
-// set that cannot be read, so that one broken set does not hide the others.
+// _partition_summary(parent regclass): the part of partition_status that comes from the bounds; of a set that
+// cannot be read, the error.
 TASKER_FUNCTION(partition_summary)
 {
     const Oid parent = args.oid(0, "parent");
@@ -178,18 +186,21 @@ TASKER_FUNCTION(partition_summary)
     const std::optional<pg::CaughtError> error =
         pg::try_in_subtransaction([&] { summary = summarize(parent); });
 
-    const Datum values[] = {Int32GetDatum(summary.partitions),
-                            Int32GetDatum(summary.ahead),
-                            Int32GetDatum(summary.pending),
-                            Int32GetDatum(summary.detached),
-                            BoolGetDatum(summary.has_current),
-                            summary.oldest != nullptr ? text_datum(summary.oldest) : 0,
-                            summary.newest != nullptr ? text_datum(summary.newest) : 0,
-                            error ? text_datum(error->message()) : 0};
-    const bool nulls[std::size(values)] = {
-        error.has_value(), error.has_value(),         error.has_value(),         error.has_value(),
-        error.has_value(), summary.oldest == nullptr, summary.newest == nullptr, !error.has_value()};
-    result.add(values, nulls);
+    Row<13> row;
+    row.add(Int32GetDatum(summary.partitions));
+    row.add(Int32GetDatum(summary.outlook.ahead));
+    row.add(Int32GetDatum(summary.pending));
+    row.add(Int32GetDatum(summary.detached));
+    row.add(BoolGetDatum(summary.outlook.current != nullptr && !summary.in_default));
+    row.add(summary.oldest);
+    row.add(summary.newest);
+    row.add(error ? error->message() : nullptr);
+    row.add(Int32GetDatum(summary.outlook.gaps));
+    row.add(BoolGetDatum(summary.outlook.complete));
+    row.add(BoolGetDatum(summary.in_default));
+    row.add(Int32GetDatum(summary.overdue));
+    row.add(Int32GetDatum(summary.late));
+    row.put(result);
     return 0;
 }
 

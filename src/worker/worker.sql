@@ -17,14 +17,14 @@ create function tasker.request_duty(name text) returns boolean
 comment on function tasker.request_duty(text) is
 'Asks the background worker to run a duty at once, without waiting for it; false when this database has no worker. A duty that keeps failing is tried once a second at most. Errors: 42704 no such duty; 22023 null.';
 
-create function tasker.start() returns text
+create function tasker.start(database name = null) returns text
     language c as 'MODULE_PATHNAME', 'tasker_start';
-comment on function tasker.start() is
-'Sees to it that the duties are run in this database: by the background worker where the library is preloaded (result: worker), else by pg_cron (result: pg_cron), which gets a job for each duty; calling it again changes nothing. Errors: 55000 there is neither, or the worker is switched off and pg_cron is not installed in this database.';
-create function tasker.stop() returns integer
+comment on function tasker.start(name) is
+'Sees to it that the duties of a database (null: this one) are run: by the background worker where the library is preloaded (result: worker), else by pg_cron (result: pg_cron), which gets a job for each duty; calling it again changes nothing. pg_cron lives in one database: for another one, call start(''other'') there; both need the extension tasker. Errors: 55000 there is neither, or the worker is switched off and pg_cron is not installed in this database; 3D000 no such database.';
+create function tasker.stop(database name = null) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_stop';
-comment on function tasker.stop() is
-'Removes the pg_cron jobs that start() made, and returns their number. Errors: 55000 there are none, and the background worker does the duties: it is governed by tasker.worker and tasker.databases.';
+comment on function tasker.stop(name) is
+'Removes the pg_cron jobs that start() made for a database (null: this one), and returns their number. Errors: 55000 there are none, and the background worker does the duties: it is governed by tasker.worker and tasker.databases; 3D000 no such database.';
 
 create function tasker._duty_status()
     returns table (name text, description text, period interval, last_run timestamptz, duration interval,
@@ -178,11 +178,11 @@ revoke all on function tasker.metrics(), tasker.metrics_openmetrics() from publi
 grant execute on function tasker.metrics(), tasker.metrics_openmetrics() to tasker_observer, tasker_admin;
 
 -- Rights: nothing for PUBLIC.
-revoke all on function tasker.notify_launcher(), tasker.request_duty(text), tasker.start(), tasker.stop(), tasker._duty_status(),
+revoke all on function tasker.notify_launcher(), tasker.request_duty(text), tasker.start(name), tasker.stop(name), tasker._duty_status(),
     tasker._worker_status(), tasker._xmin_holders(), tasker.health_check() from public;
 revoke all on procedure tasker.run_duty(text) from public;
 grant execute on procedure tasker.run_duty(text) to tasker_admin;
-grant execute on function tasker.request_duty(text), tasker.start(), tasker.stop() to tasker_admin;
+grant execute on function tasker.request_duty(text), tasker.start(name), tasker.stop(name) to tasker_admin;
 grant execute on function tasker._duty_status(), tasker._worker_status(), tasker._xmin_holders(),
     tasker.health_check() to tasker_observer, tasker_admin;
 grant select on tasker.duty_status, tasker.worker_status, tasker.xmin_holders to tasker_observer, tasker_admin;
