@@ -224,6 +224,7 @@ select tasker.purge_failed_records('bad', '178000000 years');
 select tasker.record_id_time(0) = '1970-01-01+00', tasker.record_id_time(-1) <= '1970-01-01+00', tasker.record_id_time(null) is null,
     tasker.record_id_time(9223372036854775807) > '2248-01-01+00', tasker.record_id_time(-9223372036854775808) < '1970-01-01+00';
 
+select pg_sleep(0.002); -- positions are milliseconds
 insert into tasker.processing_queue (flow_name, payload, retry_count)
 values ('bad', '{"n": "worn out"}', 2147483647), ('bad', '{"n": "fresh"}', -2147483648);
 select qt.claim('bad', 9, 'w');

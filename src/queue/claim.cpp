@@ -348,7 +348,7 @@ void claim_from_partitions(Claim &claim)
             if (partition == nullptr)
                 continue;
             Turn turn{nullptr, relids[i], static_cast<int16_t>(priority), claim.due};
-            for (int64_t from = 0; claim.wanted > 0;) {
+            for (int64_t from = PG_INT64_MIN; claim.wanted > 0;) {
                 PushActiveSnapshot(GetLatestSnapshot());
                 Found found = scan_piece(partition, turn, claim, from, PG_INT32_MAX);
                 take_found(claim, partition, turn, found, effect_on_lane(nullptr));

@@ -96,6 +96,8 @@ void add_records(Oid parent, const Flow &flow, std::span<const Datum> payloads, 
 // all.
 int64_t place_in_millisecond(int64_t id)
 {
+    if (shared_state() == nullptr)
+        return id & core::kSequenceMask; // of the sequence, which goes on from one millisecond to the next
     constexpr int64_t kMilliseconds = 4096;
     constexpr int64_t kRecordsEach = (core::kSequenceMask + 1) / kMilliseconds;
     const int64_t millisecond = (id >> core::kSequenceBits) % kMilliseconds;
