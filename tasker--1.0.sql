@@ -1,0 +1,1260 @@
+-- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/worker/worker.sql
+\echo Use "CREATE EXTENSION tasker" to load this file. \quit
+
+-- The schema, the roles and what all planes share.
+
+-- Roles are global to the cluster and survive DROP EXTENSION; they are made once, without rights of their own.
+create function tasker._create_roles() returns void
+    language c strict as 'MODULE_PATHNAME', 'tasker_create_roles';
+revoke all on function tasker._create_roles() from public;
+select tasker._create_roles();
+comment on function tasker._create_roles() is
+'Makes the roles tasker_admin, tasker_producer, tasker_worker and tasker_observer (NOLOGIN) where they do not exist. Internal: run by CREATE EXTENSION.';
+
+revoke all on schema tasker from public;
+grant usage on schema tasker to tasker_admin, tasker_producer, tasker_worker, tasker_observer;
+comment on schema tasker is 'Tasker: processing queue, event stream, workflow engine and range partitions';
+
+-- The partition plane: range-partition sets and what is known about them.
+
+-- One row per set that has been opened. The script puts no row in: a restore runs the script first and loads
+-- the rows after. What pg_dump carries is the name of the parent, so a restored row speaks of the restored table.
+create table tasker.part_config (
+    parent regclass primary key,
+    control name not null,
+    control_kind text not null 
+        check (control_kind in ('number', 'record_id', 'uuid_v7', 'timestamptz', 'timestamp', 'date')),
+    partition_interval text not null,
+    premake integer not null default 4 check (premake between 0 and 1000),
+    retention interval check (retention >= interval '0'),
+    retention_action text not null default 'drop',
+    timezone text not null default 'UTC',
+    owner_set boolean not null default false,
+    legal_hold boolean not null default false,
+    opened_in text not null,
+    opened_at timestamptz not null default pg_catalog.now(),
+    adopted_at timestamptz,
+    last_maintenance timestamptz,
+    retention_keys bigint check (retention_keys >= 0)
+);
+
+comment on table tasker.part_config is
+    'Partition sets under management, one row per set from its first use on; changed with tasker.alter_parent';
+comment on column tasker.part_config.parent is 'The partitioned table';
+comment on column tasker.part_config.control is 'The column that the table is partitioned by';
+comment on column tasker.part_config.control_kind is
+    'What that column holds: number, record_id (milliseconds since 1970 << 20 | sequence), uuid_v7, timestamptz, timestamp or date';
+comment on column tasker.part_config.partition_interval is
+    'Length of a partition: an interval of whole seconds, or of months without days and hours; of numbers, how many';
+comment on column tasker.part_config.premake is 'Partitions kept ready after the one of now';
+comment on column tasker.part_config.retention is
+    'Age at which a partition is retired, counted from its upper bound; null: in an owner''s set its owner alone decides, in another nothing is retired';
+comment on column tasker.part_config.retention_action is 
+    'What becomes of a retired partition: drop, detach (it stays as a table), schema:NAME (moved to that schema)';
+comment on column tasker.part_config.timezone is
+    'Time zone in which partitions of days and longer begin; does not matter to shorter ones';
+comment on column tasker.part_config.owner_set is
+    'The set belongs to a plane of Tasker, which is asked before a partition goes';
+comment on column tasker.part_config.legal_hold is 'While true, no partition of the set is retired';
+comment on column tasker.part_config.opened_in is
+    'Where the set was opened: system identifier, database, installation; another one means that the row was restored';
+comment on column tasker.part_config.opened_at is 'When the set was opened';
+comment on column tasker.part_config.adopted_at is
+    'When a restored set was first seen here; nothing is retired in the hour after';
+comment on column tasker.part_config.last_maintenance is
+    'When maintenance last made, finalized or retired a partition of the set';
+comment on column tasker.part_config.retention_keys is
+    'Retention of a set of numbers: a partition is retired when its upper bound lies that far below the current partition';
+
+-- One row per partition that is due to go: refused by its owner, or on its way out. See src/partition/retirement.hpp.
+create table tasker.part_retirement (
+    parent regclass not null,
+    partition_name name not null,
+    lower_key bigint not null,
+    upper_key bigint not null,
+    state text not null check (state in ('refused', 'leaving')),
+    reason text,
+    refusals bigint not null default 0,
+    last_refused_at timestamptz,
+    failures integer not null default 0,
+    since timestamptz not null default pg_catalog.clock_timestamp(),
+    next_try_at timestamptz,
+    partition_schema name not null default 'tasker',
+    partition_id oid,
+    booked_in text,
+    bound text,
+    bounds_check text,
+    primary key (parent, partition_schema, partition_name)
+);
+
+comment on table tasker.part_retirement is
+    'Partitions that are due to go: refused by the set''s owner, or detached and not dropped yet';
+comment on column tasker.part_retirement.parent is 'The partitioned table';
+comment on column tasker.part_retirement.partition_name is 'The partition''s name when it was booked';
+comment on column tasker.part_retirement.lower_key is 'Lower bound, inclusive';
+comment on column tasker.part_retirement.upper_key is 'Upper bound, exclusive';
+comment on column tasker.part_retirement.state is
+    'refused: it stays, see reason; leaving: its detach has begun and is finished by the next round, whatever happens';
+comment on column tasker.part_retirement.reason is 'Why it was refused, or why the last try failed';
+comment on column tasker.part_retirement.refusals is
+    'How often its owner has refused; while the reason stays, counted once in ten minutes';
+comment on column tasker.part_retirement.last_refused_at is 'When the refusals were last counted';
+comment on column tasker.part_retirement.failures is 'Tries that failed since the last that did not';
+comment on column tasker.part_retirement.since is 'When it was first due, or when its detach began';
+comment on column tasker.part_retirement.next_try_at is 'No try before this time';
+comment on column tasker.part_retirement.partition_schema is 'The partition''s schema when it was booked';
+comment on column tasker.part_retirement.partition_id is
+    'The partition''s OID, of the installation in booked_in; in another (the row was restored) the name counts alone';
+comment on column tasker.part_retirement.booked_in is
+    'Where it was booked: system identifier, database, installation';
+comment on column tasker.part_retirement.bound is
+    'The partition''s bound as ALTER TABLE ... ATTACH PARTITION takes it, to put it back exactly as it was';
+comment on column tasker.part_retirement.bounds_check is
+    'The check constraint that its detach leaves on the table, to be taken off; null when it had such a one before';
+
+-- Failures and statistics are of this server; a dump does not carry them.
+create table tasker.part_failure (
+    parent oid not null,
+    duty text not null,
+    failures integer not null default 1,
+    message text not null,
+    changed_at timestamptz not null default pg_catalog.now(),
+    next_try_at timestamptz not null default pg_catalog.clock_timestamp() + interval '1 second',
+    primary key (parent, duty)
+);
+
+comment on table tasker.part_failure is 'Sets for which a duty fails; the row goes when it succeeds again';
+comment on column tasker.part_failure.parent is 'The partitioned table';
+comment on column tasker.part_failure.duty is 'premake, finalize, retire or analyze';
+comment on column tasker.part_failure.failures is 'Failures since the duty last succeeded';
+comment on column tasker.part_failure.message is 'The last error';
+comment on column tasker.part_failure.changed_at is 'When that message came first';
+comment on column tasker.part_failure.next_try_at is 'The background worker makes no try before this time';
+
+create table tasker.part_analyze (
+    parent oid primary key,
+    analyzed_at timestamptz,
+    carried bigint not null default 0,
+    leaves oid[] not null,
+    files oid[] not null,
+    changes bigint[] not null,
+    live bigint[] not null,
+    pages bigint[] not null
+);
+
+comment on table tasker.part_analyze is
+    'Counters of the partitions when their parent was last analyzed, to tell how many rows have changed since';
+comment on column tasker.part_analyze.parent is 'A partitioned table';
+comment on column tasker.part_analyze.analyzed_at is 'When it was last analyzed; null when that is not known';
+comment on column tasker.part_analyze.carried is
+    'Rows that had changed since then when the counters were read; not 0 where they were read later';
+comment on column tasker.part_analyze.leaves is 'Its partitions at that time';
+comment on column tasker.part_analyze.files is 'The file of each, which TRUNCATE replaces';
+comment on column tasker.part_analyze.changes is 'Rows inserted, updated and deleted in each until then';
+comment on column tasker.part_analyze.live is 'Rows in each at that time';
+comment on column tasker.part_analyze.pages is 'Pages of each; -1 when it was locked';
+
+create procedure tasker.run_maintenance(parent regclass = null)
+    language c as 'MODULE_PATHNAME', 'tasker_run_maintenance';
+comment on procedure tasker.run_maintenance(regclass) is
+'Makes partitions ahead, completes interrupted detaches, retires what is due and analyzes parents, for one set or for all (null). Commits after each step; a set that fails is reported by a warning and stops no other. Where Tasker''s background worker runs, it does the retirement, concurrently; else partitions are detached with a short lock on the parent, announced by a notice. Errors: 42704 not a partition set; 25001 called inside a transaction block.';
+
+create procedure tasker.analyze_parents(parent regclass = null, force boolean = false)
+    language c as 'MODULE_PATHNAME', 'tasker_analyze_parents';
+comment on procedure tasker.analyze_parents(regclass, boolean) is
+'Analyzes partitioned tables of which more than tasker.analyze_threshold plus tasker.analyze_scale_factor of the rows have changed since they were last analyzed: one with its sub-partitioned tables, or all of the database (null), with "force" in any case. Their partitions are left to autovacuum. Commits after each table. Errors: 25001 called inside a transaction block.';
+
+create function tasker.alter_parent(parent regclass, setting text, value text) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_alter_parent';
+comment on function tasker.alter_parent(regclass, text, text) is
+'Changes a setting of a partition set: partition_interval (of partitions to come), premake, retention (null: none), retention_action (drop), timezone, legal_hold. Opens a set of Tasker''s own that has not been used yet. Errors: 42704 not a partition set; 22023 unknown setting or bad value.';
+
+create function tasker.create_partition(parent regclass, value text) returns regclass
+    language c as 'MODULE_PATHNAME', 'tasker_create_partition';
+comment on function tasker.create_partition(regclass, text) is
+'Makes the partition of a set that holds a key, unless it exists, and returns it; for rows to be copied or inserted that are older or newer than the partitions at hand. The key is a value of the control column; of record ids and UUIDs also a time. The background worker makes it at once; without one it comes with the caller''s transaction. Errors: 42704 not a partition set; 22023 no such key; 22003 out of range; 55006 that range is being retired.';
+
+select pg_catalog.pg_extension_config_dump('tasker.part_config', '');
+select pg_catalog.pg_extension_config_dump('tasker.part_retirement', '');
+
+revoke all on tasker.part_config, tasker.part_retirement, tasker.part_failure, tasker.part_analyze from public;
+revoke all on procedure tasker.run_maintenance(regclass), tasker.analyze_parents(regclass, boolean) from public;
+revoke all on function tasker.alter_parent(regclass, text, text), tasker.create_partition(regclass, text) from public;
+grant select on tasker.part_config, tasker.part_retirement, tasker.part_failure, tasker.part_analyze to tasker_admin, tasker_observer;
+grant execute on procedure tasker.run_maintenance(regclass), tasker.analyze_parents(regclass, boolean)
+    to tasker_admin;
+grant execute on function tasker.alter_parent(regclass, text, text), tasker.create_partition(regclass, text)
+    to tasker_admin;
+
+-- Statistics of partitioned tables: which are analyzed and when, and what is known of each.
+
+create table tasker.part_analyze_config (
+    parent regclass primary key,
+    enabled boolean,
+    threshold integer check (threshold >= 0),
+    scale_factor double precision check (scale_factor between 0 and 100)
+);
+
+comment on table tasker.part_analyze_config is
+    'Partitioned tables that are not analyzed like all others, changed with tasker.alter_analyze; what is null is as for the table that it is a partition of, or as the settings say';
+comment on column tasker.part_analyze_config.parent is 'A partitioned table, managed by Tasker or not';
+comment on column tasker.part_analyze_config.enabled is 'False: maintenance does not analyze it; null: true';
+comment on column tasker.part_analyze_config.threshold is
+    'Number of rows that must have changed, added to the share; null: tasker.analyze_threshold';
+comment on column tasker.part_analyze_config.scale_factor is
+    'Share of the rows that must have changed; null: tasker.analyze_scale_factor';
+
+create function tasker.alter_analyze(parent regclass, setting text, value text) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_alter_analyze';
+comment on function tasker.alter_analyze(regclass, text, text) is
+'Changes when maintenance analyzes a partitioned table, whoever manages it: enabled (true, false), threshold (rows), scale_factor (share of the rows). A null value gives back the default. Holds for its sub-partitioned tables too, unless they have a value of their own. Errors: 42809 not a partitioned table; 22023 unknown setting or bad value.';
+
+create function tasker._analyze_status(parent regclass default null, out partitioned_table regclass, out enabled boolean,
+    out rows_estimate bigint, out rows_changed bigint, out rows_needed bigint, out last_analyze timestamptz)
+    returns setof record stable
+    language c as 'MODULE_PATHNAME', 'tasker_analyze_status';
+comment on function tasker._analyze_status(regclass) is
+'Counts the changed rows of partitioned tables: of one with its sub-partitioned tables, or of all but temporary ones. Internal: serves tasker.analyze_status.';
+
+create view tasker.analyze_status as
+select s.partitioned_table as parent,
+       case
+           when not s.enabled then 'excluded'
+           when f.parent is not null then 'failing'
+           when s.rows_changed > s.rows_needed then 'due'
+           else 'good'
+       end as state,
+       s.rows_estimate,
+       s.rows_changed,
+       s.rows_needed,
+       s.last_analyze,
+       f.failures,
+       f.message as failing,
+       f.next_try_at
+  from tasker._analyze_status() s
+  left join tasker.part_failure f on f.parent = s.partitioned_table and f.duty = 'analyze';
+
+comment on view tasker.analyze_status is
+    'The statistics of each partitioned table of the database, managed by Tasker or not';
+comment on column tasker.analyze_status.parent is 'The partitioned table';
+comment on column tasker.analyze_status.state is
+    'good; due: the next round of maintenance analyzes it; failing: it is tried again; excluded: by tasker.alter_analyze';
+comment on column tasker.analyze_status.rows_estimate is 'Rows in its partitions';
+comment on column tasker.analyze_status.rows_changed is
+    'Rows inserted, updated and deleted since the parent was last analyzed; all when it never was';
+comment on column tasker.analyze_status.rows_needed is 'It is due when more than that many have changed';
+comment on column tasker.analyze_status.last_analyze is 'When the parent was last analyzed; null: never, or not known';
+comment on column tasker.analyze_status.failures is 'Failures in a row';
+comment on column tasker.analyze_status.failing is 'The last error';
+comment on column tasker.analyze_status.next_try_at is 'The background worker makes no try before this time';
+
+select pg_catalog.pg_extension_config_dump('tasker.part_analyze_config', '');
+
+revoke all on tasker.part_analyze_config, tasker.analyze_status from public;
+revoke all on function tasker.alter_analyze(regclass, text, text), tasker._analyze_status(regclass) from public;
+grant select on tasker.part_analyze_config, tasker.analyze_status to tasker_admin, tasker_observer;
+grant execute on function tasker.alter_analyze(regclass, text, text) to tasker_admin;
+grant execute on function tasker._analyze_status(regclass) to tasker_admin, tasker_observer;
+
+-- Taking tables under management.
+
+create function tasker.create_parent(parent_table regclass, control name, partition_interval text,
+    premake integer = 4, retention interval = null, retention_action text = 'drop', start_at text = null,
+    timezone text = 'UTC')
+    returns void
+    language c as 'MODULE_PATHNAME', 'tasker_create_parent';
+comment on function tasker.create_parent(regclass, name, text, integer, interval, text, text, text) is
+'Takes a table that is partitioned by range of one column under management and makes its partitions: the current one, "premake" after it, and those from "start_at" on. The column is a number, a date, a timestamp, a timestamptz, a UUIDv7, or a bigint that is a time-ordered record id. "partition_interval" is an interval of at least a minute ("1 day", "1 month"), or for numbers how many. Partitions older than "retention" are retired by "retention_action": drop, detach (kept as tables), or schema:NAME (moved there). Days and longer begin at midnight in "timezone". Partitions that the table already has are adopted as they are; gaps, a DEFAULT partition and another manager are reported by warnings. Errors: 42501 not the owner; 42809 not partitioned; 0A000 partitioned in another way; 42710 a set already; 22023 bad argument; 54000 more than 10,000 partitions.';
+
+create function tasker.drop_partition_set(parent regclass) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_drop_partition_set';
+comment on function tasker.drop_partition_set(regclass) is
+'Stops managing a partition set; its tables stay, also those that were about to be retired. Errors: 42704 not a partition set; 42501 not the owner, or a set of Tasker''s own.';
+
+revoke all on function tasker.create_parent(regclass, name, text, integer, interval, text, text, text),
+    tasker.drop_partition_set(regclass) from public;
+grant execute on function tasker.create_parent(regclass, name, text, integer, interval, text, text, text),
+    tasker.drop_partition_set(regclass) to tasker_admin;
+
+-- What can be seen of partition sets, and of tables that shall become some.
+
+create function tasker.show_partitions(parent regclass, out partition regclass, out lower_bound text,
+    out upper_bound text, out rows_estimate bigint, out bytes bigint, out is_current boolean, out state text)
+    returns setof record stable strict
+    language c as 'MODULE_PATHNAME', 'tasker_show_partitions';
+comment on function tasker.show_partitions(regclass) is
+'Lists the partitions of a set in the order of their bounds: lower bound (inclusive) and upper bound (exclusive), as partition_of() reads them; estimated rows; size in bytes with indexes and TOAST; whether it takes the rows of now; and state: attached, detach pending (a detach was cut off or is under way), detached (about to be dropped or moved), default (the DEFAULT partition, which comes last and has no bounds). Of record ids and UUIDs the bounds are the times that they carry. Errors: 42704 not a partition set.';
+
+create function tasker.partition_of(parent regclass, value text) returns text stable
+    language c as 'MODULE_PATHNAME', 'tasker_partition_of';
+comment on function tasker.partition_of(regclass, text) is
+'Names the partition of a set that holds a key; where none has its range, the DEFAULT partition, and without one the partition that would be made. The key is a value of the control column; of record ids and UUIDs also a time. Errors: 42704 not a partition set; 22023 no such key; 22003 out of range.';
+
+create function tasker._partition_extents(parent regclass, out partition regclass, out lower_bound text,
+    out upper_bound text, out rows_estimate bigint, out bytes bigint, out is_current boolean, out state text,
+    out lower_time timestamptz, out upper_time timestamptz)
+    returns setof record stable strict
+    language c as 'MODULE_PATHNAME', 'tasker_partition_extents';
+comment on function tasker._partition_extents(regclass) is
+'show_partitions() with the bounds as times too, and without rows instead of an error. Internal: serves the views.';
+
+create function tasker._partition_summary(parent regclass, out partitions integer, out ahead integer,
+    out pending integer, out detached integer, out has_current boolean, out oldest text, out newest text,
+    out error text, out gaps integer, out complete boolean, out in_default boolean, out overdue integer,
+    out late integer)
+    returns setof record stable strict rows 1
+    language c as 'MODULE_PATHNAME', 'tasker_partition_summary';
+comment on function tasker._partition_summary(regclass) is
+'What the bounds of a set''s partitions say; "error" when they cannot be read. Internal: serves tasker.partition_status.';
+
+create function tasker._partition_rows_changed(parent regclass) returns bigint stable strict
+    language c as 'MODULE_PATHNAME', 'tasker_partition_rows_changed';
+comment on function tasker._partition_rows_changed(regclass) is
+'Rows changed in a partitioned table since it was last analyzed. Internal: serves tasker.partition_status.';
+
+-- Health
+
+create view tasker.partition_status as
+with sets as (
+    select c.*, s.*, r.*, f.failing,
+           d.default_rows,
+           s.late > r.refused + r.leaving and c.opened_at < pg_catalog.now() - interval '10 minutes' as neglected
+      from tasker.part_config c
+     cross join lateral tasker._partition_summary(c.parent) s
+     cross join lateral (
+               select pg_catalog.count(*) as booked,
+                      pg_catalog.count(*) filter (where state = 'refused') as refused,
+                      pg_catalog.count(*) filter (where state = 'leaving') as leaving,
+                      coalesce(pg_catalog.bool_or(failures >= 5), false) as stuck,
+                      pg_catalog.array_agg(
+                          pg_catalog.format('%s: %s', partition_name,
+                              pg_catalog.concat_ws('; ',
+                                  case when state = 'leaving' then 'its detach has begun' end,
+                                  reason,
+                                  case when refusals > 0 then 'refused ' || refusals || ' times' end,
+                                  case when failures > 0 then 'failed ' || failures || ' times' end))
+                          order by lower_key) as reasons
+                 from tasker.part_retirement
+                where parent = c.parent) r
+     cross join lateral (
+               select pg_catalog.string_agg(
+                          pg_catalog.format('%s: %s (%s times)', duty, message, failures), '; ' order by duty) as failing
+                 from tasker.part_failure
+                where parent = c.parent) f
+      left join lateral (
+               select greatest(pg_catalog.pg_stat_get_live_tuples(k.oid), k.reltuples::bigint, 0) as default_rows
+                 from pg_catalog.pg_partitioned_table p
+                 join pg_catalog.pg_class k on k.oid = p.partdefid
+                where p.partrelid = c.parent) d on true)
+select s.parent,
+       case
+           when s.error is not null or not (s.has_current or s.in_default) then 'unhealthy'
+           when pg_catalog.cardinality(p.problems) > 0 then 'degraded'
+           else 'healthy'
+       end as health,
+       s.partition_interval,
+       s.premake,
+       s.partitions,
+       s.ahead as partitions_ahead,
+       s.oldest,
+       s.newest,
+       greatest(s.overdue + s.pending + s.detached, s.booked) as overdue,
+       s.reasons as overdue_reasons,
+       s.pending as pending_detaches,
+       s.detached as detached_tables,
+       s.default_rows,
+       s.legal_hold,
+       s.last_maintenance,
+       greatest(a.analyzed_at, pg_catalog.pg_stat_get_last_analyze_time(s.parent)) as last_analyze,
+       tasker._partition_rows_changed(s.parent) as rows_changed,
+       coalesce(s.failing, s.error) as failing,
+       s.gaps as gaps_ahead,
+       p.problems
+  from sets s
+  left join tasker.part_analyze a on a.parent = s.parent
+ cross join lateral (
+           select pg_catalog.array_remove(array[
+               case when s.error is not null then 'it cannot be read: ' || s.error
+                    when s.in_default then 'no partition but the DEFAULT one takes the rows of now'
+                    when not s.has_current then 'no partition takes the rows of now'
+                    when s.ahead < s.premake and not s.complete
+                        then pg_catalog.format('%s of %s partitions are ready ahead', s.ahead, s.premake)
+               end,
+               case when s.gaps > 0
+                   then pg_catalog.format('%s after now %s no partition', case when s.gaps = 1 then 'a range' else s.gaps || ' ranges' end,
+                                          case when s.gaps = 1 then 'has' else 'have' end) end,
+               case when s.default_rows > 0
+                   then pg_catalog.format('the DEFAULT partition holds about %s rows', s.default_rows) end,
+               case when s.stuck then 'a partition that is due to go fails to: see overdue_reasons' end,
+               case when s.neglected
+                   then pg_catalog.format('%s partitions are past their retention and no round of maintenance has come',
+                                          s.late - s.refused - s.leaving) end,
+               s.failing], null) as problems) p;
+
+comment on view tasker.partition_status is 'The health of each open partition set';
+comment on column tasker.partition_status.parent is 'The partitioned table';
+comment on column tasker.partition_status.health is
+    'unhealthy: no partition takes the rows of now, or the set cannot be read; degraded: see problems; else healthy. A set that ends with its type, or with a partition up to MAXVALUE, needs none ahead';
+comment on column tasker.partition_status.partition_interval is 'Length of a partition';
+comment on column tasker.partition_status.premake is 'Partitions wanted ahead of now';
+comment on column tasker.partition_status.partitions is 'Attached partitions, without the DEFAULT one';
+comment on column tasker.partition_status.partitions_ahead is
+    'Attached partitions that follow the one of now without a gap';
+comment on column tasker.partition_status.oldest is 'Lower bound of the first attached partition';
+comment on column tasker.partition_status.newest is 'Upper bound of the last attached partition';
+comment on column tasker.partition_status.overdue is
+    'Partitions that are past their retention and have not gone: refused, on their way out, or not looked at yet';
+comment on column tasker.partition_status.overdue_reasons is
+    'Names of those that a round of maintenance has looked at, and why they are still there';
+comment on column tasker.partition_status.pending_detaches is
+    'Partitions whose detach is under way or was cut off; the next round of maintenance completes it';
+comment on column tasker.partition_status.detached_tables is
+    'Detached tables that are about to be dropped or moved';
+comment on column tasker.partition_status.default_rows is
+    'Rows estimated in the DEFAULT partition; null when the set has none. tasker.check_default() counts them';
+comment on column tasker.partition_status.legal_hold is 'While true, no partition of the set is retired';
+comment on column tasker.partition_status.last_maintenance is
+    'When maintenance last made, finalized or retired a partition';
+comment on column tasker.partition_status.last_analyze is 'When the parent was last analyzed';
+comment on column tasker.partition_status.rows_changed is 'Rows changed since the parent was last analyzed';
+comment on column tasker.partition_status.failing is 'Duties that fail for this set, with their last error';
+comment on column tasker.partition_status.gaps_ahead is
+    'Ranges after now that no partition has although a later one does; tasker.create_partition() fills them';
+comment on column tasker.partition_status.problems is 'Why the set is not healthy; empty when it is';
+
+
+-- Rows that went past all partitions, and queries that go through all of them
+
+create function tasker.check_default(parent_table regclass = null, out parent regclass, out default_table regclass,
+    out row_count bigint)
+    returns setof record stable
+    language c as 'MODULE_PATHNAME', 'tasker_check_default';
+comment on function tasker.check_default(regclass) is
+'Counts the rows in DEFAULT partitions, exactly, by reading them: of all partition sets (null), or of one partitioned table, managed or not. Only those that hold rows are listed; tasker.partition_data_proc() moves them out. A set that cannot be read is reported by a warning. Errors: 42809 not a partitioned table.';
+
+create function tasker.check_pruning(query text, out parent regclass, out partitions integer, out scanned integer,
+    out scanned_partitions regclass[])
+    returns setof record volatile strict
+    language c as 'MODULE_PATHNAME', 'tasker_check_pruning';
+comment on function tasker.check_pruning(text) is
+'Plans a statement with the rights and settings of the caller, without executing it, and tells for each partitioned table in it how many of its partitions there are, and how many and which would be read. Partitions that are left out when the plan starts count as pruned, those that a join leaves out while it runs do not. Errors: 22023 not one SELECT, INSERT, UPDATE, DELETE or MERGE; those of EXPLAIN.';
+
+create view tasker.partition_sizes as
+select c.parent, e.partition, e.lower_bound, e.upper_bound, e.state, e.is_current, e.rows_estimate, e.bytes,
+       pg_catalog.pg_size_pretty(e.bytes) as size,
+       pg_catalog.round(100 * e.bytes / nullif(pg_catalog.sum(e.bytes) over (partition by c.parent), 0), 1)
+           as percent_of_set
+  from tasker.part_config c
+ cross join lateral tasker._partition_extents(c.parent) e;
+
+comment on view tasker.partition_sizes is
+    'The partitions of all sets with rows and sizes, as tasker.show_partitions() lists those of one';
+comment on column tasker.partition_sizes.parent is 'The partitioned table';
+comment on column tasker.partition_sizes.partition is 'The partition';
+comment on column tasker.partition_sizes.lower_bound is 'Its lower bound, inclusive; null for the DEFAULT partition';
+comment on column tasker.partition_sizes.upper_bound is 'Its upper bound, exclusive; null for the DEFAULT partition';
+comment on column tasker.partition_sizes.state is 'attached, detach pending, detached or default';
+comment on column tasker.partition_sizes.is_current is 'Does it take the rows of now?';
+comment on column tasker.partition_sizes.rows_estimate is 'Its rows, estimated';
+comment on column tasker.partition_sizes.bytes is 'Its size with indexes and TOAST';
+comment on column tasker.partition_sizes.size is 'The same for people';
+comment on column tasker.partition_sizes.percent_of_set is 'Its share of the bytes of the set';
+
+-- Complete partitions tell how many rows came in a time that is over. The rate is that of the latest week, and of
+-- three partitions at least; while there is no complete one, that of the current partition so far.
+create view tasker.partition_growth as
+with extents as (
+    select c.parent, c.partition_interval, c.retention, c.opened_at, e.*,
+           extract(epoch from e.upper_time - e.lower_time) / 86400 as days,
+           e.upper_time <= pg_catalog.min(e.lower_time) filter (where e.is_current) over (partition by c.parent)
+               and e.state = 'attached' as complete
+      from tasker.part_config c
+     cross join lateral tasker._partition_extents(c.parent) e),
+ranked as (
+    select x.*, pg_catalog.row_number() over (partition by parent, complete order by upper_time desc) as n,
+           pg_catalog.max(upper_time) filter (where complete) over (partition by parent) as end_time
+      from extents x),
+recent as (
+    select r.*, r.complete and (n <= 3 or upper_time > end_time - interval '7 days') as is_recent
+      from ranked r),
+sets as (
+    select parent, partition_interval, retention,
+           pg_catalog.count(*) filter (where state = 'attached') as partitions,
+           pg_catalog.sum(rows_estimate)::bigint as rows_estimate,
+           pg_catalog.sum(bytes)::bigint as bytes,
+           pg_catalog.sum(rows_estimate) filter (where is_recent) as recent_rows,
+           pg_catalog.sum(bytes) filter (where is_recent) as recent_bytes,
+           nullif(pg_catalog.sum(days) filter (where is_recent), 0) as recent_days,
+           pg_catalog.sum(rows_estimate) filter (where complete and not is_recent) as older_rows,
+           nullif(pg_catalog.sum(days) filter (where complete and not is_recent), 0) as older_days,
+           pg_catalog.sum(rows_estimate) filter (where is_current) as current_rows,
+           pg_catalog.sum(bytes) filter (where is_current) as current_bytes,
+           pg_catalog.max(greatest(extract(epoch from pg_catalog.now() - greatest(lower_time, opened_at)), 3600) / 86400)
+               filter (where is_current) as current_days
+      from recent
+     group by parent, partition_interval, retention),
+rates as (
+    select s.*,
+           coalesce(recent_rows / recent_days, current_rows / current_days) as rows_a_day,
+           coalesce(recent_bytes / recent_days, current_bytes / current_days) as bytes_a_day
+      from sets s)
+select parent, partition_interval, partitions, rows_estimate, bytes, pg_catalog.pg_size_pretty(bytes) as size,
+       pg_catalog.round(rows_a_day)::bigint as rows_per_day,
+       pg_catalog.round(bytes_a_day)::bigint as bytes_per_day,
+       pg_catalog.round(older_rows / older_days)::bigint as rows_per_day_before,
+       retention,
+       pg_catalog.round(bytes_a_day * extract(epoch from retention) / 86400)::bigint as bytes_expected,
+       case when rows_a_day > 1000000 then '1 day' when rows_a_day > 100000 then '1 week'
+            when rows_a_day is not null then '1 month' end as suggested_interval
+  from rates;
+
+comment on view tasker.partition_growth is 'How fast each set grows, told from its partitions';
+comment on column tasker.partition_growth.parent is 'The partitioned table';
+comment on column tasker.partition_growth.partition_interval is 'Length of a partition';
+comment on column tasker.partition_growth.partitions is 'Attached partitions';
+comment on column tasker.partition_growth.rows_estimate is 'Rows in the set, estimated';
+comment on column tasker.partition_growth.bytes is 'Its size with indexes and TOAST';
+comment on column tasker.partition_growth.size is 'The same for people';
+comment on column tasker.partition_growth.rows_per_day is
+    'Rows a day in the complete partitions of the latest week (three at least), or so far in the current one; null for numbers, which have no time';
+comment on column tasker.partition_growth.bytes_per_day is 'Bytes a day in the same partitions';
+comment on column tasker.partition_growth.rows_per_day_before is 'Rows a day in the complete partitions before these';
+comment on column tasker.partition_growth.retention is 'Age at which a partition is retired';
+comment on column tasker.partition_growth.bytes_expected is 'What the set will hold when it is as old as its retention';
+comment on column tasker.partition_growth.suggested_interval is
+    'What the rows a day suggest: a day above 1,000,000, a week above 100,000, a month below';
+
+-- Advice for a table that is not partitioned yet
+
+create function tasker.suggest_interval(source regclass, control name, out rows_per_day bigint,
+    out partition_interval text, out premake integer, out rows_per_partition bigint, out rows_estimate bigint,
+    out bytes bigint, out oldest text, out newest text, out reason text)
+    returns record stable
+    language c as 'MODULE_PATHNAME', 'tasker_suggest_interval';
+comment on function tasker.suggest_interval(regclass, name) is
+'Suggests how to partition a table by a column, from its own growth: rows a day in the newer half of its rows, and an interval of a day above 1,000,000, a week above 100,000, a month below, with the partitions to keep ready. For a number, which has no time, the growth is that of a time column of the same table, and the interval is how many numbers come in that time. Reads at most 1,000 pages of the table; "reason" tells what the suggestion rests on. rows_per_day is null where nothing tells it. Errors: 42703 no such column; 42809 not a table; 22023 a column that no set can be partitioned by; 42501 no right to read it.';
+
+-- A picture
+
+create function tasker.partition_picture(parent regclass, width integer = 60)
+    returns setof text stable
+    language c as 'MODULE_PATHNAME', 'tasker_partition_picture';
+comment on function tasker.partition_picture(regclass, integer) is
+'Draws a partition set for a terminal: a line per partition with a bar for its size, its size and its rows, in the order of the bounds; where there are many, older ones are folded by month, year or number. Shows the current partition, those ahead, gaps, the DEFAULT partition, what is about to go, and where the retention ends. "width" is that of a line, 50 to 250. Errors: 42704 not a partition set; 22023 bad width.';
+
+revoke all on tasker.partition_status, tasker.partition_sizes, tasker.partition_growth from public;
+revoke all on function tasker.show_partitions(regclass), tasker.partition_of(regclass, text),
+    tasker._partition_extents(regclass), tasker._partition_summary(regclass),
+    tasker._partition_rows_changed(regclass), tasker.check_default(regclass), tasker.check_pruning(text),
+    tasker.suggest_interval(regclass, name), tasker.partition_picture(regclass, integer) from public;
+grant select on tasker.partition_status, tasker.partition_sizes, tasker.partition_growth
+    to tasker_admin, tasker_observer;
+grant execute on function tasker.show_partitions(regclass), tasker.partition_of(regclass, text),
+    tasker._partition_extents(regclass), tasker._partition_summary(regclass),
+    tasker._partition_rows_changed(regclass), tasker.check_default(regclass), tasker.check_pruning(text),
+    tasker.suggest_interval(regclass, name), tasker.partition_picture(regclass, integer)
+    to tasker_admin, tasker_observer;
+
+
+-- Rows on their way into a partition set or out of it. See src/partition/move.hpp.
+
+create table tasker.part_move (
+    source regclass primary key,
+    target regclass not null,
+    swap boolean not null,
+    phase text not null,
+    rows_moved bigint not null default 0,
+    rows_left bigint,
+    at_table regclass,
+    next_block bigint not null default 0,
+    started_at timestamptz not null default pg_catalog.clock_timestamp(),
+    last_batch_at timestamptz,
+    run_started_at timestamptz not null default pg_catalog.clock_timestamp(),
+    run_rows bigint not null default 0,
+    held boolean not null default false
+);
+
+comment on table tasker.part_move is
+    'Moves of rows that are under way or interrupted, written with each step; shown by tasker.partition_data_progress';
+comment on column tasker.part_move.source is 'The table that the rows come from';
+comment on column tasker.part_move.target is 'The table that they go to';
+comment on column tasker.part_move.swap is
+    'The rows are copied, changes are mirrored, and in the end the tables exchange their names';
+comment on column tasker.part_move.phase is 'What is being done';
+comment on column tasker.part_move.rows_moved is 'Rows moved or copied so far';
+comment on column tasker.part_move.rows_left is 'Rows left, estimated';
+comment on column tasker.part_move.at_table is 'The table that is being read: the source or a partition of it';
+comment on column tasker.part_move.next_block is 'The block of it where another call goes on';
+comment on column tasker.part_move.started_at is 'When the first call began';
+comment on column tasker.part_move.last_batch_at is 'When rows were last moved';
+comment on column tasker.part_move.run_started_at is 'When the latest call began';
+comment on column tasker.part_move.run_rows is 'Rows moved or copied since then';
+comment on column tasker.part_move.held is
+    'The legal hold of the source was switched on for the move, and is switched off when it is cancelled';
+
+create procedure tasker.partition_data_proc(parent regclass, source regclass, batch interval = null,
+    batch_rows int = 50000, wait interval = '0', max_batches int = null, swap boolean = false)
+    language c as 'MODULE_PATHNAME', 'tasker_partition_data_proc';
+comment on procedure tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean) is
+'Moves the rows of a table into a partition set while both are in use, making partitions as they are needed, and commits as it goes: call it again to go on after anything. In physical order, or by ranges of the control column of length "batch". Batches of "batch_rows" rows, with "wait" between them, at most "max_batches" of them. With "swap" the table stays complete and in use: rows are copied, changes mirrored, and in the end the set takes the table''s name and the table becomes NAME_old. The source may also be the set''s own DEFAULT partition. Triggers do not fire for rows that are moved. Errors: 42704 not a partition set; 42501 not owner of both; 42703, 42804 columns that do not fit; 55000 foreign keys, or what else is in the way; 55006 already running; 25001 called inside a transaction block.';
+
+create procedure tasker.undo_partition_proc(parent regclass, target regclass, batch_rows int = 50000,
+    wait interval = '0', max_batches int = null, swap boolean = false)
+    language c as 'MODULE_PATHNAME', 'tasker_undo_partition_proc';
+comment on procedure tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean) is
+'Moves the rows of a partition set into an ordinary table, from the oldest partition on, in the same way as partition_data_proc, and then ends the management of the set. Its partitions stay, empty, so that writers get no error; drop the parent when nothing uses it any more. Errors: as for partition_data_proc.';
+
+create procedure tasker.cancel_partition_move(source regclass)
+    language c as 'MODULE_PATHNAME', 'tasker_cancel_partition_move';
+comment on procedure tasker.cancel_partition_move(regclass) is
+'Ends a move that was interrupted or is not wanted any more. One with "swap" leaves the source as it was; the copies stay in the other table. Of one without, rows that have been moved stay moved. Errors: 42704 there is no such move; 42501 not owner; 55006 it is running; 25001 called inside a transaction block.';
+
+create function tasker._mirror_row() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_mirror_row';
+comment on function tasker._mirror_row() is
+'Mirrors a change of a row into the table that the rows are being copied to. Internal.';
+
+create function tasker._mirror_truncate() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_mirror_truncate';
+comment on function tasker._mirror_truncate() is
+'Empties the table that rows are being copied to together with the one they come from. Internal.';
+
+create view tasker.partition_data_progress as
+select m.source,
+       m.target,
+       case when m.swap then 'swap' else 'move' end as mode,
+       case when l.pid is null then 'interrupted' else m.phase end as phase,
+       m.rows_moved,
+       m.rows_left,
+       r.rows_per_second,
+       case when r.rows_per_second > 0 then interval '1 second' * (m.rows_left / r.rows_per_second) end as time_left,
+       m.started_at,
+       m.last_batch_at,
+       l.pid
+  from tasker.part_move m
+  left join pg_catalog.pg_locks l
+         on l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock' and l.classid = m.source::oid and
+            l.objid = 4 and l.objsubid = 21569 and
+            l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+ cross join lateral (
+           select m.run_rows / nullif(extract(epoch from m.last_batch_at - m.run_started_at), 0)::double precision
+                      as rows_per_second) r;
+
+comment on view tasker.partition_data_progress is 'The progress of rows on their way into partition sets or out of them';
+comment on column tasker.partition_data_progress.source is 'The table that the rows come from';
+comment on column tasker.partition_data_progress.target is 'The table that they go to';
+comment on column tasker.partition_data_progress.mode is
+    'move: each row leaves the source as it comes to the target; swap: the source stays complete to the end';
+comment on column tasker.partition_data_progress.phase is
+    'What is being done; interrupted: nobody is at it, call the procedure again';
+comment on column tasker.partition_data_progress.rows_moved is 'Rows moved or copied so far';
+comment on column tasker.partition_data_progress.rows_left is 'Rows left, estimated';
+comment on column tasker.partition_data_progress.rows_per_second is 'Since the latest call began';
+comment on column tasker.partition_data_progress.time_left is 'At that rate';
+comment on column tasker.partition_data_progress.started_at is 'When the first call began';
+comment on column tasker.partition_data_progress.last_batch_at is 'When rows were last moved';
+comment on column tasker.partition_data_progress.pid is 'The session that is at it';
+
+select pg_catalog.pg_extension_config_dump('tasker.part_move', '');
+
+revoke all on tasker.part_move, tasker.partition_data_progress from public;
+revoke all on procedure
+    tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean),
+    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean),
+    tasker.cancel_partition_move(regclass) from public;
+revoke all on function tasker._mirror_row(), tasker._mirror_truncate() from public;
+grant select on tasker.part_move, tasker.partition_data_progress to tasker_admin, tasker_observer;
+grant execute on procedure
+    tasker.partition_data_proc(regclass, regclass, interval, int, interval, int, boolean),
+    tasker.undo_partition_proc(regclass, regclass, int, interval, int, boolean),
+    tasker.cancel_partition_move(regclass) to tasker_admin;
+
+-- The queue plane. Tables first, then what users call, then the duties of the worker.
+
+create table tasker.flow (
+    flow_id        int generated by default as identity primary key,
+    flow_name      text not null unique,
+    max_attempts   int not null default 3 check (max_attempts >= 1),
+    lease          interval not null default '1 hour' check (lease > '0'),
+    backoff_base   interval not null default '1 second' check (backoff_base >= '0'),
+    backoff_max    interval not null default '1 minute' check (backoff_max >= '0'),
+    backoff_jitter float8 not null default 0.1 check (backoff_jitter between 0 and 1),
+    max_in_flight  int check (max_in_flight >= 1),
+    rate_limit     float8 check (rate_limit > 0 and rate_limit <= 1e9),
+    retention      interval not null default '7 days' check (retention >= '0'),
+    paused         boolean not null default false,
+    notify         boolean not null default false,
+    created_at     timestamptz not null default now()
+);
+select pg_catalog.pg_extension_config_dump('tasker.flow', '');
+select pg_catalog.pg_extension_config_dump('tasker.flow_flow_id_seq', '');
+comment on table tasker.flow is
+'A flow is a named line of records with its policy. Made by create_flow() or the first enqueue; change it with alter_flow().';
+comment on column tasker.flow.flow_id is 'Key used inside; names can be long, index entries should be short';
+comment on column tasker.flow.flow_name is 'The name that all functions take: 1 to 128 bytes, no control characters';
+comment on column tasker.flow.max_attempts is 'Attempts before a failing record becomes a dead letter (default 3)';
+comment on column tasker.flow.lease is 'How long a claim holds before the record counts as orphaned (default 1 hour)';
+comment on column tasker.flow.backoff_base is 'Delay before the second attempt; doubles with each further one (default 1 second)';
+comment on column tasker.flow.backoff_max is 'Longest delay before a retry (default 1 minute)';
+comment on column tasker.flow.backoff_jitter is 'Share by which a delay is varied at random, 0 to 1 (default 0.1)';
+comment on column tasker.flow.max_in_flight is 'Most records in processing at any time; null: no limit';
+comment on column tasker.flow.rate_limit is 'Most records claimed per second, on average, with a burst of one second; null: no limit';
+comment on column tasker.flow.retention is 'How long finished records are kept at least (default 7 days); they go as whole partitions';
+comment on column tasker.flow.paused is 'A paused flow takes records and hands out none';
+comment on column tasker.flow.notify is 'Also send NOTIFY on channel tasker_<flow name> at each enqueue (default off: its lock serializes commits)';
+comment on column tasker.flow.created_at is 'When the flow was made';
+
+-- Ids of records where there is no shared memory to take them from.
+create sequence tasker.record_id_seq cycle;
+comment on sequence tasker.record_id_seq is 'Low bits of record ids on servers without shared_preload_libraries';
+
+create function tasker.next_record_id() returns bigint
+    language c volatile as 'MODULE_PATHNAME', 'tasker_next_record_id';
+comment on function tasker.next_record_id() is
+'A new record id: (milliseconds since the Unix epoch << 20) | sequence. Strictly grows in one session and orders by time across sessions.';
+
+create function tasker.record_id_time(record_id bigint) returns timestamptz
+    language c immutable strict parallel safe as 'MODULE_PATHNAME', 'tasker_record_id_time';
+comment on function tasker.record_id_time(bigint) is 'The time (milliseconds) at which a record id, lease token or position lies.';
+
+-- Keys and indexes stand on the partitions, made by the partition plane: a parent with indexes that belongs to an
+-- extension cannot be restored from a dump. Columns that change together stand together and before the payload, so
+-- that the WAL of an update holds the few bytes between what stays the same.
+create table tasker.queue_record (
+    id               bigint not null default tasker.next_record_id(),
+    position         bigint not null default tasker.next_record_id(),
+    lease_token      bigint,
+    claimed_at       timestamptz,
+    lease_expires_at timestamptz,
+    changed_at       timestamptz,
+    flow_id          int not null,
+    retry_count      int not null default 0,
+    priority         smallint not null default 0,
+    status           "char" not null default 'p',
+    flow_instance_id text,
+    error_message    text,
+    result           jsonb,
+    payload          jsonb,
+    constraint queue_record_status_check check (status in ('p', 'r', 'c', 'f', 'x')),
+    constraint queue_record_priority_check check (priority between 0 and 9)
+) partition by range (id);
+comment on table tasker.queue_record is
+'The records of all flows, partitioned by id. Written by the functions of this plane; read it through processing_queue.';
+comment on column tasker.queue_record.id is '(Unix milliseconds << 20) | sequence: key, partition key and time of creation';
+comment on column tasker.queue_record.position is 'Where the record stands in line, same layout as id: its id, or the time at which it becomes due (schedule, retry)';
+comment on column tasker.queue_record.lease_token is 'New with every claim: the fencing token';
+comment on column tasker.queue_record.claimed_at is 'Time of the last claim';
+comment on column tasker.queue_record.lease_expires_at is 'End of the current lease';
+comment on column tasker.queue_record.changed_at is 'Time of the last change other than a claim: completion, failure, retry, release, cancellation';
+comment on column tasker.queue_record.flow_id is 'The flow';
+comment on column tasker.queue_record.retry_count is 'Failed attempts so far';
+comment on column tasker.queue_record.priority is '0 (default) to 9, higher first';
+comment on column tasker.queue_record.status is 'p pending, r processing, c completed, f failed (a dead letter), x cancelled';
+comment on column tasker.queue_record.flow_instance_id is 'Who claimed it last';
+comment on column tasker.queue_record.error_message is 'Error of the last failed attempt';
+comment on column tasker.queue_record.result is 'What the worker returned';
+comment on column tasker.queue_record.payload is 'What the producer gave';
+
+-- The functions of this plane write the table directly and fire no trigger; this one accounts for everything else:
+-- INSERT, UPDATE, DELETE and COPY by an administrator, restores, logical replication (hence ALWAYS).
+create function tasker.account_record_change() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_account_record_change';
+comment on function tasker.account_record_change() is
+'Keeps floors and statistics right when the table is written by statements instead of this extension''s functions.';
+create trigger account_record_change after insert or update or delete on tasker.queue_record
+    for each row execute function tasker.account_record_change();
+alter table tasker.queue_record enable always trigger account_record_change;
+create function tasker.account_truncate() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_account_truncate';
+comment on function tasker.account_truncate() is 'Has floors and statistics rebuilt after a TRUNCATE of the whole table.';
+create trigger account_truncate after truncate on tasker.queue_record
+    for each statement execute function tasker.account_truncate();
+
+create table tasker.dedup_key (
+    flow_id    int not null,
+    dedup_key  text not null,
+    record_id  bigint not null,
+    expires_at timestamptz,
+    primary key (flow_id, dedup_key)
+);
+select pg_catalog.pg_extension_config_dump('tasker.dedup_key', '');
+comment on table tasker.dedup_key is 'Deduplication keys in use: by a live record, or within their window';
+comment on column tasker.dedup_key.flow_id is 'The flow in which the key is unique';
+comment on column tasker.dedup_key.dedup_key is 'The key given to enqueue()';
+comment on column tasker.dedup_key.record_id is 'The record that holds it';
+comment on column tasker.dedup_key.expires_at is 'End of the window in which it stays in use even when the record is finished; null: no window';
+
+-- Not dumped: it names tables of this cluster, and is made again by the worker.
+create table tasker.sealed_partition (
+    partition oid not null,
+    flow_id   int not null,
+    priority  int not null,
+    completed bigint not null,
+    failed    bigint not null,
+    cancelled bigint not null,
+    primary key (partition, flow_id, priority)
+);
+comment on table tasker.sealed_partition is
+'Counts of past partitions of queue_record in which everything is finished: floors and statistics are rebuilt from them without reading the partition. A row of priority -1 marks the partition.';
+comment on column tasker.sealed_partition.partition is 'The partition''s oid';
+comment on column tasker.sealed_partition.flow_id is 'The flow, 0 for the mark';
+comment on column tasker.sealed_partition.priority is 'The priority, -1 for the mark';
+comment on column tasker.sealed_partition.completed is 'Completed records';
+comment on column tasker.sealed_partition.failed is 'Failed records';
+comment on column tasker.sealed_partition.cancelled is 'Cancelled records';
+
+-- Flows
+
+create function tasker.create_flow(flow_name text, settings jsonb default '{}') returns int
+    language c as 'MODULE_PATHNAME', 'tasker_create_flow';
+comment on function tasker.create_flow(text, jsonb) is
+'Creates a flow. settings: an object with any of max_attempts, lease, backoff_base, backoff_max, backoff_jitter, max_in_flight, rate_limit, retention, paused, notify. Result: its flow_id. Errors: 42710 the name exists; 22023 bad name or setting.';
+create function tasker.alter_flow(flow_name text, setting text, value text) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_alter_flow';
+comment on function tasker.alter_flow(text, text, text) is
+'Changes one setting of a flow; it acts on the next call of every session. A null value restores the default. Errors: 42704 unknown flow; 22023 unknown setting or bad value.';
+create function tasker.drop_flow(flow_name text, force boolean default false) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_drop_flow';
+comment on function tasker.drop_flow(text, boolean) is
+'Drops a flow. Its finished records are deleted. Errors: 42704 unknown flow; 55000 it has pending or processing records and force is off.';
+create function tasker.pause_flow(flow_name text) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_pause_flow';
+comment on function tasker.pause_flow(text) is 'Stops handing out records of the flow; enqueueing goes on. Errors: 42704 unknown flow.';
+create function tasker.resume_flow(flow_name text) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_resume_flow';
+comment on function tasker.resume_flow(text) is 'Ends the pause of a flow and wakes its waiting workers. Errors: 42704 unknown flow.';
+
+create function tasker.account_flow_change() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_account_flow_change';
+comment on function tasker.account_flow_change() is 'Makes every session read a flow''s settings anew after a change.';
+create trigger account_flow_change after insert or update or delete or truncate on tasker.flow
+    for each statement execute function tasker.account_flow_change();
+alter table tasker.flow enable always trigger account_flow_change;
+
+-- Producers
+
+create function tasker.enqueue(flow_name text, payload jsonb, priority smallint default 0,
+        run_at timestamptz default null, dedup_key text default null, dedup_window interval default null)
+    returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_enqueue';
+comment on function tasker.enqueue(text, jsonb, smallint, timestamptz, text, interval) is
+'Adds a record and returns its id. priority: 0 to 9, higher first. run_at: not before this time. dedup_key: while a record with this key is pending or processing, or was enqueued less than dedup_window ago, nothing is added and that record''s id is returned. Errors: 22023 bad argument; 42704 unknown flow while tasker.auto_create_flows is off.';
+create function tasker.enqueue(flow_name text, payload jsonb, priority int,
+        run_at timestamptz default null, dedup_key text default null, dedup_window interval default null)
+    returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_enqueue_int';
+comment on function tasker.enqueue(text, jsonb, int, timestamptz, text, interval) is
+'The same as enqueue() with a smallint priority, for integer literals.';
+create function tasker.add_records_to_queue(flow_name text, payloads jsonb[], priority smallint default 0,
+        run_at timestamptz default null)
+    returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_add_records_to_queue';
+comment on function tasker.add_records_to_queue(text, jsonb[], smallint, timestamptz) is
+'Adds one record for each payload, in the order of the array, and returns their number. Errors: as enqueue().';
+create function tasker.add_records_to_queue(flow_name text, payloads jsonb[], priority int,
+        run_at timestamptz default null)
+    returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_add_records_to_queue_int';
+comment on function tasker.add_records_to_queue(text, jsonb[], int, timestamptz) is
+'The same as add_records_to_queue() with a smallint priority, for integer literals.';
+
+-- Workers
+
+create function tasker.claim_records_batch(flow_name text, batch_size int default 1, instance_id text default null,
+        lease interval default null)
+    returns table (id bigint, payload jsonb, retry_count int, created_at timestamptz, lease_token bigint,
+        lease_expires_at timestamptz)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_claim_records_batch';
+comment on function tasker.claim_records_batch(text, int, text, interval) is
+'Claims up to batch_size due records, by priority and position, each for this caller only, and returns them; none when nothing is due, the flow is paused or its limits are reached. instance_id names the claimer (default: host, application_name and pid); lease is how long the claim holds (default: the flow''s). Errors: 42704 unknown flow; 22023 batch_size < 1, lease not positive.';
+create function tasker.mark_record_completed(record_id bigint, result jsonb default null, lease_token bigint default null)
+    returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_mark_record_completed';
+comment on function tasker.mark_record_completed(bigint, jsonb, bigint) is
+'Completes a record in processing; returns 1. With a lease_token only under that very claim. Errors: 42704 no such record; 55000 it is not in processing, or the lease is lost.';
+create function tasker.mark_records_completed(record_ids bigint[], results jsonb[] default null,
+        lease_tokens bigint[] default null)
+    returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_mark_records_completed';
+comment on function tasker.mark_records_completed(bigint[], jsonb[], bigint[]) is
+'Completes several records, all or none, and returns their number. results and lease_tokens have as many elements as record_ids; null elements mean none. Errors: as mark_record_completed(); 22023 duplicate ids, arrays of unequal length.';
+create function tasker.mark_record_failed(record_id bigint, error text, retry_in interval default null,
+        lease_token bigint default null)
+    returns text
+    language c as 'MODULE_PATHNAME', 'tasker_mark_record_failed';
+comment on function tasker.mark_record_failed(bigint, text, interval, bigint) is
+'Fails the current attempt of a record in processing. Result: pending (retried after retry_in, or the flow''s backoff) or failed (no attempts left: a dead letter). Errors: as mark_record_completed().';
+create function tasker.extend_lease(record_ids bigint[], lease interval, lease_tokens bigint[] default null)
+    returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_extend_lease';
+comment on function tasker.extend_lease(bigint[], interval, bigint[]) is
+'Lets the leases of records in processing end `lease` from now, all or none; returns their number. Errors: as mark_records_completed().';
+create function tasker.release_records(record_ids bigint[]) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_release_records';
+comment on function tasker.release_records(bigint[]) is
+'Gives back records in processing: claimable at once, no attempt lost. All or none; returns their number. Errors: 42704, 55000, 22023 as mark_records_completed().';
+create function tasker.cancel_records(record_ids bigint[]) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_cancel_records';
+comment on function tasker.cancel_records(bigint[]) is
+'Cancels pending records, all or none; returns their number. Errors: 42704 no such record; 55000 not pending; 22023 duplicate ids.';
+
+create procedure tasker.wait_for_records(flow_name text, timeout interval, inout ready boolean default null)
+    language c as 'MODULE_PATHNAME', 'tasker_wait_for_records';
+comment on procedure tasker.wait_for_records(text, interval, boolean) is
+'Commits, then sleeps with no transaction and no snapshot open until something is claimable (ready = true) or the timeout has passed (false). Errors: 25001 inside a transaction block; 42704 unknown flow; 22023 negative timeout.';
+
+-- Operators
+
+create function tasker.get_queue_status(flow_name text default null)
+    returns table (flow_name text, pending bigint, scheduled bigint, processing bigint, completed bigint,
+        failed bigint, cancelled bigint, total bigint, oldest_pending_at timestamptz)
+    language c volatile rows 100 as 'MODULE_PATHNAME', 'tasker_get_queue_status';
+comment on function tasker.get_queue_status(text) is
+'Exact numbers of records by flow and status, of one flow or all. pending are due, scheduled wait for their time (run_at or backoff). oldest_pending_at: creation of the first due record in line. Errors: 42704 unknown flow.';
+create function tasker.cleanup_orphaned_records(timeout interval default '1 hour', flow_name text default null)
+    returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_cleanup_orphaned_records';
+comment on function tasker.cleanup_orphaned_records(interval, text) is
+'Gives back records whose claim is older than timeout or whose lease has ended; it counts as a failed attempt (retry or dead letter). Returns their number. The worker does it by itself for ended leases. Errors: 42704 unknown flow; 22023 negative timeout.';
+create function tasker.reset_failed_records(flow_name text, max_retries int default 3) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_reset_failed_records';
+comment on function tasker.reset_failed_records(text, int) is
+'Makes the flow''s dead letters with fewer than, or exactly, max_retries failed attempts pending again, with all attempts before them; returns their number. Errors: 42704 unknown flow; 22023 negative max_retries.';
+create function tasker.retry_records(record_ids bigint[]) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_retry_records';
+comment on function tasker.retry_records(bigint[]) is
+'Makes these dead letters pending again, with all attempts before them, all or none; returns their number. Errors: 42704 no such record; 55000 not failed; 22023 duplicate ids.';
+create function tasker.purge_failed_records(flow_name text, older_than interval default '0') returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_purge_failed_records';
+comment on function tasker.purge_failed_records(text, interval) is
+'Deletes the flow''s dead letters that failed longer than older_than ago; returns their number. Errors: 42704 unknown flow; 22023 negative interval.';
+
+create view tasker.processing_queue as
+select r.id,
+       f.flow_name,
+       r.payload,
+       case r.status when 'p' then 'pending' when 'r' then 'processing' when 'c' then 'completed'
+                     when 'f' then 'failed' when 'x' then 'cancelled' end as status,
+       r.flow_instance_id,
+       case when r.status <> 'p' then r.claimed_at end as claimed_at,
+       case when r.status = 'c' then r.changed_at end as completed_at,
+       r.error_message,
+       r.retry_count,
+       tasker.record_id_time(r.id) as created_at,
+       greatest(tasker.record_id_time(r.id), r.claimed_at, r.changed_at) as updated_at,
+       r.priority,
+       tasker.record_id_time(r.position) as run_at,
+       r.result,
+       r.lease_token,
+       r.lease_expires_at
+from tasker.queue_record r
+join tasker.flow f using (flow_id);
+create function tasker.insert_into_processing_queue() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_insert_into_processing_queue';
+comment on function tasker.insert_into_processing_queue() is 'INSERT and COPY into processing_queue enqueue.';
+create trigger insert_into_processing_queue instead of insert on tasker.processing_queue
+    for each row execute function tasker.insert_into_processing_queue();
+comment on view tasker.processing_queue is
+'All records, with the words for their status. INSERT and COPY into it enqueue: flow_name is required; payload, priority, run_at and retry_count are taken as given.';
+comment on column tasker.processing_queue.id is 'The record''s id';
+comment on column tasker.processing_queue.flow_name is 'Its flow';
+comment on column tasker.processing_queue.payload is 'What the producer gave';
+comment on column tasker.processing_queue.status is 'pending, processing, completed, failed or cancelled';
+comment on column tasker.processing_queue.flow_instance_id is 'Who claimed it last';
+comment on column tasker.processing_queue.claimed_at is 'Time of the last claim; null while pending';
+comment on column tasker.processing_queue.completed_at is 'Time of completion';
+comment on column tasker.processing_queue.error_message is 'Error of the last failed attempt';
+comment on column tasker.processing_queue.retry_count is 'Failed attempts so far';
+comment on column tasker.processing_queue.created_at is 'Time of creation (milliseconds, part of the id)';
+comment on column tasker.processing_queue.updated_at is 'Time of the last change';
+comment on column tasker.processing_queue.priority is '0 to 9, higher first';
+comment on column tasker.processing_queue.run_at is 'Due from this time on (milliseconds)';
+comment on column tasker.processing_queue.result is 'What the worker returned';
+comment on column tasker.processing_queue.lease_token is 'Token of the last claim';
+comment on column tasker.processing_queue.lease_expires_at is 'End of the lease of the last claim';
+
+create view tasker.dead_letters as
+select id, flow_name, payload, error_message, retry_count, created_at, updated_at as failed_at, priority,
+       flow_instance_id
+from tasker.processing_queue
+where status = 'failed';
+comment on view tasker.dead_letters is
+'Records without attempts left. Retry them with retry_records() or reset_failed_records(), delete them with purge_failed_records().';
+comment on column tasker.dead_letters.id is 'The record''s id, for retry_records()';
+comment on column tasker.dead_letters.flow_name is 'Its flow';
+comment on column tasker.dead_letters.payload is 'What the producer gave';
+comment on column tasker.dead_letters.error_message is 'Error of the last failed attempt';
+comment on column tasker.dead_letters.retry_count is 'Failed attempts';
+comment on column tasker.dead_letters.created_at is 'Time of creation (milliseconds, part of the id)';
+comment on column tasker.dead_letters.failed_at is 'Time of the last failed attempt';
+comment on column tasker.dead_letters.priority is '0 to 9, higher first';
+comment on column tasker.dead_letters.flow_instance_id is 'Who claimed it last';
+
+-- Duties and proofs
+
+create function tasker.sweep_queue() returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_sweep_queue';
+comment on function tasker.sweep_queue() is
+'Rescans the live window and mends floors that a transaction could not lower (prepared transactions); returns how many were. The worker does it regularly.';
+create function tasker.rebuild_queue_state() returns void
+    language c as 'MODULE_PATHNAME', 'tasker_rebuild_queue_state';
+comment on function tasker.rebuild_queue_state() is
+'Counts all records anew and rebuilds floors and statistics in shared memory from the table. Needed after a partition was truncated by hand.';
+create function tasker.check_queue_integrity()
+    returns table (object text, problem text)
+    language c volatile as 'MODULE_PATHNAME', 'tasker_check_queue_integrity';
+comment on function tasker.check_queue_integrity() is
+'Compares floors and statistics in shared memory with the table, and the table with its rules: a row for each problem, none where all holds.';
+create function tasker.queue_lanes()
+    returns table (flow_name text, priority int, partition regclass, claim_floor bigint, done_floor bigint,
+        pending bigint, processing bigint, completed bigint, failed bigint, cancelled bigint)
+    language c volatile as 'MODULE_PATHNAME', 'tasker_queue_lanes';
+comment on function tasker.queue_lanes() is
+'The lanes of this database in shared memory: floors (null: nothing there) and counts by flow, priority and partition. For diagnosis.';
+
+create function tasker.partition_retention(partition regclass) returns text
+    language c as 'MODULE_PATHNAME', 'tasker_partition_retention';
+comment on function tasker.partition_retention(regclass) is
+'Why a partition of queue_record is kept: unfinished records, a retention that has not passed, or that it is the current one; null when it may go.';
+create view tasker.queue_retention as
+select c.oid::regclass as partition, tasker.partition_retention(c.oid::regclass) as kept_because
+from pg_catalog.pg_inherits i
+join pg_catalog.pg_class c on c.oid = i.inhrelid
+where i.inhparent = 'tasker.queue_record'::regclass
+order by c.relname;
+comment on view tasker.queue_retention is 'Each partition of queue_record and what keeps it; null when it goes with the next retirement.';
+comment on column tasker.queue_retention.partition is 'The partition';
+comment on column tasker.queue_retention.kept_because is 'The reason, or null';
+
+-- Rights: nothing for PUBLIC.
+revoke all on all functions in schema tasker from public;
+revoke all on all procedures in schema tasker from public;
+grant execute on function tasker.enqueue(text, jsonb, smallint, timestamptz, text, interval),
+    tasker.enqueue(text, jsonb, int, timestamptz, text, interval),
+    tasker.add_records_to_queue(text, jsonb[], smallint, timestamptz),
+    tasker.add_records_to_queue(text, jsonb[], int, timestamptz),
+    tasker.cancel_records(bigint[]),
+    tasker.record_id_time(bigint)
+    to tasker_producer, tasker_admin;
+grant execute on function tasker.claim_records_batch(text, int, text, interval),
+    tasker.mark_record_completed(bigint, jsonb, bigint),
+    tasker.mark_records_completed(bigint[], jsonb[], bigint[]),
+    tasker.mark_record_failed(bigint, text, interval, bigint),
+    tasker.extend_lease(bigint[], interval, bigint[]),
+    tasker.release_records(bigint[]),
+    tasker.record_id_time(bigint)
+    to tasker_worker, tasker_admin;
+grant execute on procedure tasker.wait_for_records(text, interval, boolean) to tasker_worker, tasker_admin;
+grant execute on function tasker.get_queue_status(text), tasker.record_id_time(bigint)
+    to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
+grant execute on function tasker.queue_lanes(), tasker.check_queue_integrity(), tasker.partition_retention(regclass)
+    to tasker_observer, tasker_admin;
+grant execute on function tasker.next_record_id(), tasker.create_flow(text, jsonb), tasker.alter_flow(text, text, text),
+    tasker.drop_flow(text, boolean), tasker.pause_flow(text), tasker.resume_flow(text),
+    tasker.cleanup_orphaned_records(interval, text), tasker.reset_failed_records(text, int),
+    tasker.retry_records(bigint[]), tasker.purge_failed_records(text, interval),
+    tasker.sweep_queue(), tasker.rebuild_queue_state()
+    to tasker_admin;
+grant select on tasker.flow, tasker.processing_queue, tasker.dead_letters, tasker.queue_retention
+    to tasker_observer, tasker_admin;
+grant insert on tasker.processing_queue to tasker_producer, tasker_admin;
+
+-- The worker plane: what the background worker does and how it fares, and its duties as calls.
+
+-- Starts a worker for this database, where the library is preloaded, once this transaction has committed.
+create function tasker.notify_launcher() returns void
+    language c as 'MODULE_PATHNAME', 'tasker_notify_launcher';
+comment on function tasker.notify_launcher() is
+'Tells the launcher, when the transaction commits, that this database has the extension. Run by CREATE EXTENSION; does nothing without shared_preload_libraries.';
+select tasker.notify_launcher();
+
+create procedure tasker.run_duty(name text)
+    language c as 'MODULE_PATHNAME', 'tasker_run_duty';
+comment on procedure tasker.run_duty(text) is
+'Runs one round of a duty in this session, with or without a background worker. It commits each of its steps. Partitions are then detached without CONCURRENTLY. Errors: 42704 no such duty (see duty_status); 22023 null; 25001 inside a transaction block.';
+
+create function tasker.request_duty(name text) returns boolean
+    language c as 'MODULE_PATHNAME', 'tasker_request_duty';
+comment on function tasker.request_duty(text) is
+'Asks the background worker to run a duty at once, without waiting for it; false when this database has no worker. A duty that keeps failing is tried once a second at most. Errors: 42704 no such duty; 22023 null.';
+
+create function tasker.start(database name = null) returns text
+    language c as 'MODULE_PATHNAME', 'tasker_start';
+comment on function tasker.start(name) is
+'Sees to it that the duties of a database (null: this one) are run: by the background worker where the library is preloaded (result: worker), else by pg_cron (result: pg_cron), which gets a job for each duty; calling it again changes nothing. pg_cron lives in one database: for another one, call start(''other'') there; both need the extension tasker. Errors: 55000 there is neither, or the worker is switched off and pg_cron is not installed in this database; 3D000 no such database.';
+create function tasker.stop(database name = null) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_stop';
+comment on function tasker.stop(name) is
+'Removes the pg_cron jobs that start() made for a database (null: this one), and returns their number. Errors: 55000 there are none, and the background worker does the duties: it is governed by tasker.worker and tasker.databases; 3D000 no such database.';
+
+create function tasker._duty_status()
+    returns table (name text, description text, period interval, last_run timestamptz, duration interval,
+        next_run timestamptz, runs bigint, failures bigint, failures_in_a_row int, last_error text,
+        last_error_at timestamptz, running boolean)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_duty_status';
+comment on function tasker._duty_status() is 'The rows of view duty_status.';
+create view tasker.duty_status as select * from tasker._duty_status();
+comment on view tasker.duty_status is
+'The duties, and what the background worker of this database has done about them since the server started. Without a worker all but the first three columns are null.';
+comment on column tasker.duty_status.name is 'The duty, as run_duty() takes it';
+comment on column tasker.duty_status.description is 'What it does';
+comment on column tasker.duty_status.period is 'Time from one run to the next; null: only when needed';
+comment on column tasker.duty_status.last_run is 'Start of the last run, or of the one under way';
+comment on column tasker.duty_status.duration is 'How long the last run took';
+comment on column tasker.duty_status.next_run is 'When it is due again; null while it runs, or when it waits to be asked for';
+comment on column tasker.duty_status.runs is 'Runs so far, failed ones included';
+comment on column tasker.duty_status.failures is 'Runs that failed';
+comment on column tasker.duty_status.failures_in_a_row is 'Runs that have failed since the last that did not; the next is delayed by 1 second, doubled with each, at most 5 minutes';
+comment on column tasker.duty_status.last_error is 'Message of the last failure, also when a later run went well; the server''s log has detail and hint';
+comment on column tasker.duty_status.last_error_at is 'When that was';
+comment on column tasker.duty_status.running is 'Is it being run by the worker?';
+
+create function tasker._worker_status()
+    returns table (database text, pid int, state text, started_at timestamptz, duty text, restarts bigint,
+        failures int, last_error text, last_error_at timestamptz, next_start_at timestamptz)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_worker_status';
+comment on function tasker._worker_status() is 'The rows of view worker_status.';
+create view tasker.worker_status as select * from tasker._worker_status();
+comment on view tasker.worker_status is
+'The background workers of the server: one row for the launcher (database is null), one for each database with a worker, and always one for this database.';
+comment on column tasker.worker_status.database is 'The database; null for the launcher';
+comment on column tasker.worker_status.pid is 'The process, if there is one';
+comment on column tasker.worker_status.state is
+'running, connecting, starting, stopping, waiting (until next_start_at), kept away (by a statement that needs the database to itself), launcher; for this database also none, off (by tasker.worker or tasker.databases), standby, or not loaded (without shared_preload_libraries)';
+comment on column tasker.worker_status.started_at is 'When it began its work';
+comment on column tasker.worker_status.duty is 'The duty that it is running';
+comment on column tasker.worker_status.restarts is 'Starts after a failure, since the server started';
+comment on column tasker.worker_status.failures is 'Failures in a row: the next start is delayed by 1 second, doubled with each, at most 5 minutes';
+comment on column tasker.worker_status.last_error is 'Why it ended the last time it failed';
+comment on column tasker.worker_status.last_error_at is 'When that was';
+comment on column tasker.worker_status.next_start_at is 'When the next start is tried, after a failure';
+
+-- Held xmin
+
+create function tasker._xmin_holders()
+    returns table (kind text, identity text, pid int, database name, username name, affects text, xmin xid,
+        age_xids int, since timestamptz, held_for interval, state text, query text)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_xmin_holders';
+comment on function tasker._xmin_holders() is 'The rows of view xmin_holders.';
+create view tasker.xmin_holders as select * from tasker._xmin_holders();
+comment on view tasker.xmin_holders is
+'Who holds back the oldest snapshot, so that dead rows cannot be removed: oldest first. Ending the first row''s session, transaction or slot frees what lies between its age and the next one''s.';
+comment on column tasker.xmin_holders.kind is 'session, prepared transaction, replication slot or standby feedback';
+comment on column tasker.xmin_holders.identity is 'application_name (or the kind of process), global transaction id, or name of the slot';
+comment on column tasker.xmin_holders.pid is 'The process, for pg_terminate_backend(); null when none is attached';
+comment on column tasker.xmin_holders.database is 'Its database';
+comment on column tasker.xmin_holders.username is 'Its user';
+comment on column tasker.xmin_holders.affects is 'Whose dead rows it keeps: this database, another database (and the shared catalogs), all databases, or catalogs';
+comment on column tasker.xmin_holders.xmin is 'The oldest transaction that it still has to see';
+comment on column tasker.xmin_holders.age_xids is 'How many transactions have begun since';
+comment on column tasker.xmin_holders.since is 'Start of its transaction; null for a slot, which does not know it';
+comment on column tasker.xmin_holders.held_for is 'How long that is ago';
+comment on column tasker.xmin_holders.state is 'State of the session, or whether the slot is active';
+comment on column tasker.xmin_holders.query is 'The session''s query, or its last one';
+
+create function tasker.health_check() returns jsonb
+    language c volatile as 'MODULE_PATHNAME', 'tasker_health_check';
+comment on function tasker.health_check() is
+'{"status": "healthy" | "degraded" | "unhealthy", "reasons": [{"check", "severity", "message", "hint"}], "figures": {…}}. Checks that the worker runs and its duties succeed, who holds back the oldest snapshot, that partitions exist ahead of time, how old the backlog is and how many records failed. Takes milliseconds, whatever the size of the tables.';
+
+-- Metrics
+
+create function tasker.metrics()
+    returns table (metric text, labels jsonb, value double precision, help text, type text)
+    language sql volatile
+begin atomic
+    with status as materialized (select * from tasker.get_queue_status())
+    select 'tasker_queue_records', pg_catalog.jsonb_build_object('flow', s.flow_name, 'status', c.status),
+           c.records::double precision, 'Records by flow and status', 'gauge'
+    from status s
+    cross join lateral (values ('pending', s.pending), ('scheduled', s.scheduled), ('processing', s.processing),
+        ('completed', s.completed), ('failed', s.failed), ('cancelled', s.cancelled)) c (status, records)
+    union all
+    select 'tasker_queue_oldest_pending_seconds', pg_catalog.jsonb_build_object('flow', s.flow_name),
+           greatest(extract(epoch from pg_catalog.clock_timestamp() - s.oldest_pending_at), 0)::double precision,
+           'Age of the first due record in line', 'gauge'
+    from status s
+    where s.oldest_pending_at is not null
+    union all
+    select 'tasker_worker_up', '{}'::jsonb,
+           (case when w.state = 'running' then 1 else 0 end)::double precision,
+           'Whether the background worker of this database is running', 'gauge'
+    from tasker._worker_status() w
+    where w.database = pg_catalog.current_database()
+    union all
+    select 'tasker_worker_restarts_total', '{}'::jsonb, coalesce(w.restarts, 0)::double precision,
+           'Starts of the background worker after a failure, since the server started', 'counter'
+    from tasker._worker_status() w
+    where w.database = pg_catalog.current_database()
+    union all
+    select m.metric, pg_catalog.jsonb_build_object('duty', d.name), m.value, m.help, m.type
+    from tasker._duty_status() d
+    cross join lateral (values
+        ('tasker_duty_runs_total', d.runs::double precision, 'Runs of a duty by the background worker', 'counter'),
+        ('tasker_duty_failures_total', d.failures::double precision, 'Runs of a duty that failed', 'counter'),
+        ('tasker_duty_failures_in_a_row', d.failures_in_a_row::double precision,
+            'Failures of a duty since it last went well', 'gauge'),
+        ('tasker_duty_duration_seconds', extract(epoch from d.duration)::double precision,
+            'Duration of the last run of a duty', 'gauge'),
+        ('tasker_duty_last_run_timestamp_seconds', extract(epoch from d.last_run)::double precision,
+            'Start of the last run of a duty', 'gauge')) m (metric, value, help, type)
+    where m.value is not null
+    union all
+    select m.metric, pg_catalog.jsonb_build_object('set', p.parent::text), m.value, m.help, 'gauge'
+    from tasker.partition_status p
+    cross join lateral (values
+        ('tasker_partitions', p.partitions::double precision, 'Attached partitions of a set'),
+        ('tasker_partitions_ahead', p.partitions_ahead::double precision,
+            'Partitions of a set that are ready for the future'),
+        ('tasker_partition_retirements_overdue', p.overdue::double precision,
+            'Partitions of a set that are due to go and are still there'),
+        ('tasker_partition_rows_changed', p.rows_changed::double precision,
+            'Rows of a set that changed since its parent was last analyzed')) m (metric, value, help)
+    where m.value is not null
+    union all
+    select m.metric, pg_catalog.jsonb_build_object('kind', x.kind), m.value, m.help, 'gauge'
+    from (select h.kind, pg_catalog.max(h.age_xids)::double precision as age,
+                 pg_catalog.max(extract(epoch from h.held_for))::double precision as seconds
+          from tasker._xmin_holders() h
+          where h.affects in ('this database', 'all databases')
+          group by h.kind) x
+    cross join lateral (values
+        ('tasker_xmin_age_xids', x.age, 'Transactions since the oldest snapshot of a kind of holder'),
+        ('tasker_xmin_held_seconds', x.seconds, 'Age of the oldest snapshot of a kind of holder'))
+        m (metric, value, help)
+    where m.value is not null
+    union all
+    select 'tasker_info', pg_catalog.jsonb_build_object('version', e.extversion), 1::double precision,
+           'The installed version', 'gauge'
+    from pg_catalog.pg_extension e
+    where e.extname = 'tasker';
+end;
+comment on function tasker.metrics() is
+'Figures for a monitoring system: one row for each combination of metric and labels, with what it means and its type (gauge or counter). Counters of the worker start at 0 with the server.';
+create function tasker.metrics_openmetrics() returns text
+    language c volatile as 'MODULE_PATHNAME', 'tasker_metrics_openmetrics';
+comment on function tasker.metrics_openmetrics() is
+'The rows of metrics() in the OpenMetrics text format, for Prometheus and whatever reads its format.';
+revoke all on function tasker.metrics(), tasker.metrics_openmetrics() from public;
+grant execute on function tasker.metrics(), tasker.metrics_openmetrics() to tasker_observer, tasker_admin;
+
+-- Rights: nothing for PUBLIC.
+revoke all on function tasker.notify_launcher(), tasker.request_duty(text), tasker.start(name), tasker.stop(name), tasker._duty_status(),
+    tasker._worker_status(), tasker._xmin_holders(), tasker.health_check() from public;
+revoke all on procedure tasker.run_duty(text) from public;
+grant execute on procedure tasker.run_duty(text) to tasker_admin;
+grant execute on function tasker.request_duty(text), tasker.start(name), tasker.stop(name) to tasker_admin;
+grant execute on function tasker._duty_status(), tasker._worker_status(), tasker._xmin_holders(),
+    tasker.health_check() to tasker_observer, tasker_admin;
+grant select on tasker.duty_status, tasker.worker_status, tasker.xmin_holders to tasker_observer, tasker_admin;
+
+-- The proof that all planes' rules hold; each plane adds its own.
+create function tasker.check_integrity() returns table (object text, problem text)
+    language sql
+begin atomic
+    select c.object, c.problem from tasker.check_queue_integrity() c;
+end;
+comment on function tasker.check_integrity() is
+'Checks the rules of all planes against their tables and shared memory: a row for each problem, none where all holds. The comparison with shared memory is exact only while nobody writes.';
+revoke all on function tasker.check_integrity() from public;
+grant execute on function tasker.check_integrity() to tasker_observer, tasker_admin;
