@@ -45,9 +45,9 @@
 //   When the copy is complete, target and source are equal in any one snapshot. That is what is verified:
 //   count and sum of hashes of all rows of both, under one snapshot, without a lock.
 //
-// LOCK ORDER  source, target, its partitions; within a table rows as they lie. Nobody waits for a row or for
-// a table for longer than LockTimeout here, which is shorter than deadlock_timeout, so if two wait for each
-// other, this side gives way.
+// LOCK ORDER  source, target, its partitions; within a table rows as they lie. Who waits for a lock here
+// while others may wait for rows of ours does so for less than deadlock_timeout, then undoes it all and tries
+// again. So if two wait for each other, it is not the writer who gives way.
 #pragma once
 
 #include "partition/maintenance.hpp"

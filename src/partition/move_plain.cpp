@@ -3,6 +3,7 @@
 #include "partition/move.hpp"
 #include "partition/move_sink.hpp"
 #include "partition/move_source.hpp"
+#include "partition/set_failure.hpp"
 #include "pg/spi.hpp"
 
 namespace tasker::partition {
@@ -164,8 +165,7 @@ class PlainMove
         ReaderPosition position =
             first_position(passes_ == 1 ? options_.batch : std::optional<Interval>(), block);
         for (bool at_end = false; !at_end;) {
-            PortionResult result{};
-            steps_.transaction([&] { result = move_portion(index, &position); });
+            const PortionResult result = move_with_patience(index, &position);
             moved_ += result.rows;
             outcome_.rows += result.rows;
             outcome_.locked += result.locked;
@@ -178,6 +178,31 @@ class PlainMove
                 return false;
         }
         return true;
+    }
+
+    // A row whose key somebody is writing into the target has to be waited for. Others may wait for rows of
+    // ours meanwhile, so after a short wait it all is undone, to be tried again.
+    PortionResult move_with_patience(size_t index, ReaderPosition *position)
+    {
+        for (int64_t pause_us = kShortestPauseUs; pause_us < kLongestPauseUs; pause_us *= 2) {
+            PortionResult result{};
+            ReaderPosition at = *position;
+            std::optional<pg::CaughtError> error;
+            LockTimeoutScope limit(LockTimeout > 0 ? LockTimeout : patience_ms(0));
+            steps_.transaction(
+                [&] { error = pg::try_in_subtransaction([&] { result = move_portion(index, &at); }); });
+            if (!error) {
+                *position = at;
+                return result;
+            }
+            if (!is_lock_failure(*error))
+                break;
+            pause_move(pause_us);
+        }
+        // What fails now is thrown as it comes.
+        PortionResult result{};
+        steps_.transaction([&] { result = move_portion(index, position); });
+        return result;
     }
 
     PortionResult move_portion(size_t index, ReaderPosition *position)
