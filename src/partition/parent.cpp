@@ -205,18 +205,36 @@ void insert_set(const ParentRequest &request, ControlKind kind)
             .hint("tasker.alter_parent() changes its settings.");
 }
 
+// Counted before the first one is made.
+void check_count(const SetConfig &config, int64_t from, int64_t current)
+{
+    int64_t key = from;
+    for (int count = 0; key <= current; count++) {
+        if (count == kMostAtOnce)
+            throw pg::Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "more than %d partitions from \"%s\" on",
+                            kMostAtOnce, key_text(config.control, from))
+                .hint("Choose a longer interval or a later start.");
+        key = aligned_range(config, key).upper;
+    }
+}
+
+// What making one partition allocates is freed before the next: there may be thousands of them.
+void make_one(const SetConfig &config, int64_t key)
+{
+    pg::OwnedContext memory("tasker partition");
+    pg::MemoryContextScope scope(memory.get());
+    create_partition_for(config.parent, key);
+}
+
 // Makes what is missing from `from` up to the current partition.
 void make_from(const SetConfig &config, int64_t from)
 {
     const std::optional<int64_t> current = current_key(config);
+    check_count(config, from, current.value_or(from));
     int64_t key = from;
-    for (int made = 0; !current || key <= *current; made++) {
-        if (made == kMostAtOnce)
-            throw pg::Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "more than %d partitions from \"%s\" on",
-                            kMostAtOnce, key_text(config.control, from))
-                .hint("Choose a longer interval or a later start.");
+    while (!current || key <= *current) {
         if (!find_entry(config.parent, key))
-            create_partition_for(config.parent, key);
+            make_one(config, key);
         const std::optional<DirectoryEntry> entry = find_entry(config.parent, key);
         if (!current || !entry || entry->upper >= valid_keys(config.control).upper)
             return;
@@ -260,10 +278,10 @@ void make_ahead(const SetConfig &config, const ParentFacts &facts)
     for (const int64_t key : keys) {
         pg::check_for_interrupts();
         if (!facts.has_pending && !OidIsValid(facts.default_partition)) {
-            create_partition_for(config.parent, key);
+            make_one(config, key);
             continue;
         }
-        const auto error = pg::try_in_subtransaction([&] { create_partition_for(config.parent, key); });
+        const auto error = pg::try_in_subtransaction([&] { make_one(config, key); });
         if (error)
             note_unmade(config, key, *error);
     }
@@ -392,6 +410,9 @@ void warn_of_partman(const SetConfig &config)
 void check_ownership(Oid relid)
 {
     pg::pg_call([&] {
+        if (get_rel_name(relid) == nullptr)
+            ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
+                    errmsg("relation with OID %u does not exist", relid));
         if (!tasker_is_owner(RelationRelationId, relid, GetUserId()))
             aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
                            get_rel_name(relid));

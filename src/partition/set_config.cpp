@@ -160,6 +160,10 @@ void check_interval(ControlKind kind, const core::CalendarInterval &interval)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "partitions by a date must be whole days long");
     if (interval.months == 0 && interval.us < core::kUsPerMinute)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "partitions must be at least one minute long");
+    constexpr int kMostYears = 10'000;
+    if (interval.months > kMostYears * 12 || interval.us > kMostYears * 366 * core::kUsPerDay)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "partitions must be at most %d years long",
+                        kMostYears);
 }
 
 void check_retention_action(const SetConfig &config, std::string_view text)

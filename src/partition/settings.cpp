@@ -83,6 +83,9 @@ void set_retention(const SetConfig &set, std::optional<std::string_view> value)
     pg::Param keys = pg::Param::none();
     if (value && has_time(set.control.kind)) {
         const char *wanted = "It must be an interval that is not negative and at most 4,000 years, or null.";
+        // A number without a unit would be seconds, and all old partitions gone.
+        if (partition::is_number(*value))
+            reject("retention", *value, wanted);
         const Datum parsed = parse("retention", *value, interval_in, wanted);
         if (!partition::is_retention(*DatumGetIntervalP(parsed)))
             reject("retention", *value, wanted);
