@@ -108,4 +108,47 @@ is(count(), '3', 'the next round does it');
 $_->quit foreach ($blocker, $user);
 $node->stop;
 
+# The background worker, killed in the middle of it. (A worker that is killed takes the server's memory along.)
+$node = tasker_cluster('killed', conf => "autovacuum = off\ntasker.lock_timeout = '1h'\nrestart_after_crash = on\n");
+change(q{
+	create table k (id int, v int) partition by range (id);
+	create table k_1 partition of k for values from (0) to (10000);
+	create table k_2 partition of k for values from (10000) to (20000);
+	insert into k select i, i from generate_series(0, 19999) i;
+	analyze k_1; analyze k_2});
+
+my $worker = q{select pid from tasker.worker_status where database = 'postgres' and state = 'running'};
+
+# Has the worker begin to analyze the table, and returns its process.
+sub hang_worker
+{
+	$blocker = session();
+	$blocker->query_safe('begin; lock table k_2 in access exclusive mode');
+	$node->poll_query_until('postgres', q{select tasker.request_duty('analyze')}) or die 'there is no worker';
+	my $pid = sql($node, $worker);
+	waits_for($pid, 'k_2', 'AccessShareLock') or die 'the worker does not wait';
+	return $pid;
+}
+
+my $killed = hang_worker();
+like(sql($node, "select query from pg_stat_activity where pid = $killed"), qr/analyze/, 'the worker says what it is doing');
+kill 'KILL', $killed;
+$blocker->quit;
+wait_until($node, "select not exists (select from pg_stat_activity where pid = $killed)", 'the worker is killed, and the server up again');
+$node->poll_query_until('postgres', q{select tasker.request_duty('analyze')}) or die 'there is no worker';
+wait_until($node, q{select reltuples = 20000 from pg_class where relname = 'k'}, 'the next worker analyzes the table');
+is(sql($node, q{select count(*) from tasker.part_failure}), '0', 'without a failure left behind');
+
+change('update k set v = 0');
+$killed = hang_worker();
+sql($node, "select pg_terminate_backend($killed)");
+wait_until($node, "select not exists (select from pg_stat_activity where pid = $killed)", 'a worker that is terminated');
+is(sql($node, q{select state from tasker.analyze_status where parent = 'k'::regclass}), 'due', 'leaves the table due');
+$blocker->query_safe('commit');
+$node->poll_query_until('postgres', q{select tasker.request_duty('analyze')}) or die 'there is no worker';
+wait_until($node, q{select state = 'good' from tasker.analyze_status where parent = 'k'::regclass}, 'to the next one');
+$blocker->quit;
+
+$node->stop;
+
 done_testing();
