@@ -264,7 +264,7 @@ create function tasker.create_parent(parent_table regclass, control name, partit
     returns void
     language c as 'MODULE_PATHNAME', 'tasker_create_parent';
 comment on function tasker.create_parent(regclass, name, text, integer, interval, text, text, text) is
-'Takes a table that is partitioned by range of one column under management and makes its partitions: the current one, "premake" after it, and those from "start_at" on. The column is a number, a date, a timestamp, a timestamptz, a UUIDv7, or a bigint that is a time-ordered record id. "partition_interval" is an interval of at least a minute ("1 day", "1 month"), or for numbers how many. Partitions older than "retention" are retired by "retention_action": drop, detach (kept as tables), or schema:NAME (moved there). Days and longer begin at midnight in "timezone". Partitions that the table already has are adopted as they are; gaps, a DEFAULT partition and another manager are reported by warnings. Errors: 42501 not the owner; 42809 not partitioned; 0A000 partitioned in another way; 42710 a set already; 22023 bad argument; 54000 more than 10,000 partitions.';
+'Takes a table that is partitioned by range of one column under management and makes its partitions: the current one, "premake" after it, and those from "start_at" on. The column is a number, a date, a timestamp, a timestamptz, a UUIDv7, or a bigint that is a time-ordered record id. "partition_interval" is an interval of at least a minute ("1 day", "1 month"), or for numbers how many. Partitions older than "retention" are retired by "retention_action": drop, detach (kept as tables), or schema:NAME (moved there). Days and longer begin at midnight in "timezone". Partitions that the table already has are adopted as they are; gaps, a DEFAULT partition and another manager are reported by warnings. Errors: 42501 not the owner; 42809 not partitioned; 0A000 partitioned in another way; 42710 a set already; 22023 bad argument; 54000 more than 2,000 partitions.';
 
 create function tasker.drop_partition_set(parent regclass) returns void
     language c as 'MODULE_PATHNAME', 'tasker_drop_partition_set';
@@ -464,7 +464,7 @@ comment on column tasker.partition_sizes.percent_of_set is 'Its share of the byt
 -- three partitions at least; while there is no complete one, that of the current partition so far.
 create view tasker.partition_growth as
 with extents as (
-    select c.parent, c.partition_interval, c.retention, c.opened_at, e.*,
+    select c.parent, c.partition_interval, c.retention, c.opened_at, c.control_kind <> 'number' as timed, e.*,
            extract(epoch from e.upper_time - e.lower_time) / 86400 as days,
            e.upper_time <= pg_catalog.min(e.lower_time) filter (where e.is_current) over (partition by c.parent)
                and e.state = 'attached' as complete
@@ -487,8 +487,8 @@ sets as (
            nullif(pg_catalog.sum(days) filter (where is_recent), 0) as recent_days,
            pg_catalog.sum(rows_estimate) filter (where complete and not is_recent) as older_rows,
            nullif(pg_catalog.sum(days) filter (where complete and not is_recent), 0) as older_days,
-           pg_catalog.sum(rows_estimate) filter (where is_current) as current_rows,
-           pg_catalog.sum(bytes) filter (where is_current) as current_bytes,
+           pg_catalog.sum(rows_estimate) filter (where is_current and timed) as current_rows,
+           pg_catalog.sum(bytes) filter (where is_current and timed) as current_bytes,
            pg_catalog.max(greatest(extract(epoch from pg_catalog.now() - greatest(lower_time, opened_at)), 3600) / 86400)
                filter (where is_current) as current_days
       from recent

@@ -20,7 +20,9 @@ extern "C" {
 namespace tasker::partition {
 namespace {
 
-constexpr int kMostAtOnce = 10'000; // partitions that one call makes
+// Partitions that one call makes. Each keeps its locks to the end of the transaction, and the parent's bounds
+// are read anew for each, so that time and memory grow with the square of their number.
+constexpr int kMostAtOnce = 2'000;
 constexpr int kGapsNamed = 3;
 
 // What the catalogs say about a table that shall become a set.
