@@ -17,6 +17,7 @@ from bench.partition.rounds import add_rows, alternate
 CALLS = 10
 LOCK_TIMEOUT = "1s"
 SIZES = ((1, 30), (1, 365), (50, 100))
+QUICK_SIZES = ((1, 30), (3, 20))
 AHEAD = 4
 
 
@@ -146,8 +147,7 @@ def idle_round(ctx):
     contestants = ctx.able()
     database.set_server(ctx.server, "autovacuum", "off")
     try:
-        for sets, partitions in SIZES:
-            few = min(sets, ctx.scaled(sets, 3))
-            _size(ctx, contestants, few, partitions if not ctx.options.quick else min(partitions, 30))
+        for sets, partitions in QUICK_SIZES if ctx.options.quick else SIZES:
+            _size(ctx, contestants, sets, partitions)
     finally:
         database.set_server(ctx.server, "autovacuum", None)
