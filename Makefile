@@ -11,7 +11,7 @@ MODULE_big = tasker
 
 # The script is assembled in the order of the planes: no plane refers to one above it.
 SQL_PARTS = src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql \
-	src/partition/views.sql src/partition/move.sql \
+	src/partition/like.sql src/partition/views.sql src/partition/move.sql \
 	src/queue/queue.sql src/worker/worker.sql
 DATA      = $(EXTENSION)--$(EXTVERSION).sql
 

@@ -1,4 +1,4 @@
--- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/worker/worker.sql
+-- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/like.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/worker/worker.sql
 \echo Use "CREATE EXTENSION tasker" to load this file. \quit
 
 -- The schema, the roles and what all planes share.
@@ -276,6 +276,21 @@ revoke all on function tasker.create_parent(regclass, name, text, integer, inter
 grant execute on function tasker.create_parent(regclass, name, text, integer, interval, text, text, text),
     tasker.drop_partition_set(regclass) to tasker_admin;
 
+-- A partitioned table of the shape of a plain one.
+
+create function tasker.create_partitioned_table_like(source regclass, parent name, control name,
+    partition_interval text, premake integer = 4, retention interval = null, retention_action text = 'drop',
+    start_at text = null, timezone text = 'UTC')
+    returns regclass
+    language c as 'MODULE_PATHNAME', 'tasker_create_partitioned_table_like';
+comment on function tasker.create_partitioned_table_like(regclass, name, name, text, integer, interval, text, text, text) is
+'Makes an empty table "parent" in the schema of an ordinary table, with the shape of that table but partitioned by its column "control", takes it under management as tasker.create_parent() does, and returns it. It has the columns, defaults, identity (a sequence of its own that goes on where the other stands), constraints, indexes, extended statistics, foreign keys to other tables, triggers, policies, rights, owner, comments and replica identity; its partitions have the storage parameters. A primary key or unique index without the control column gets it as its last column, which a notice says. Its partitions begin at the smallest control value of the source, or at "start_at". Rows are moved by tasker.partition_data_proc(). Errors: 42501 not the owner; 42710 the name is taken; 22023 bad argument; 0A000 something that a partitioned table cannot have; 54000 more than 10,000 partitions.';
+
+revoke all on function tasker.create_partitioned_table_like(regclass, name, name, text, integer, interval, text, text, text)
+    from public;
+grant execute on function tasker.create_partitioned_table_like(regclass, name, name, text, integer, interval, text, text, text)
+    to tasker_admin;
+
 -- What can be seen of partition sets, and of tables that shall become some.
 
 create function tasker.show_partitions(parent regclass, out partition regclass, out lower_bound text,
@@ -464,7 +479,7 @@ comment on column tasker.partition_sizes.percent_of_set is 'Its share of the byt
 -- three partitions at least; while there is no complete one, that of the current partition so far.
 create view tasker.partition_growth as
 with extents as (
-    select c.parent, c.partition_interval, c.retention, c.opened_at, c.control_kind <> 'number' as timed, e.*,
+    select c.parent, c.partition_interval, c.retention, c.opened_at, e.*,
            extract(epoch from e.upper_time - e.lower_time) / 86400 as days,
            e.upper_time <= pg_catalog.min(e.lower_time) filter (where e.is_current) over (partition by c.parent)
                and e.state = 'attached' as complete
@@ -487,8 +502,8 @@ sets as (
            nullif(pg_catalog.sum(days) filter (where is_recent), 0) as recent_days,
            pg_catalog.sum(rows_estimate) filter (where complete and not is_recent) as older_rows,
            nullif(pg_catalog.sum(days) filter (where complete and not is_recent), 0) as older_days,
-           pg_catalog.sum(rows_estimate) filter (where is_current and timed) as current_rows,
-           pg_catalog.sum(bytes) filter (where is_current and timed) as current_bytes,
+           pg_catalog.sum(rows_estimate) filter (where is_current) as current_rows,
+           pg_catalog.sum(bytes) filter (where is_current) as current_bytes,
            pg_catalog.max(greatest(extract(epoch from pg_catalog.now() - greatest(lower_time, opened_at)), 3600) / 86400)
                filter (where is_current) as current_days
       from recent

@@ -87,14 +87,6 @@ void make_owned(const SetConfig &config, const char *tablespace, const OwnedSet 
     spi.run_text(attach_text(config, partition, range));
 }
 
-// The session's defaults must not matter: who asks for the partition is not who owns it. They are put back
-// with the search_path that AsOwner pins. Plain C inside: may ereport.
-void forget_session_defaults()
-{
-    (void)set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-                            false);
-}
-
 // ATTACH would find such rows too, but lock everybody out of the DEFAULT partition while it reads all of it.
 void check_default_partition(const SetConfig &config, Oid default_partition, core::NumberRange range)
 {
@@ -201,7 +193,8 @@ Oid make_partition_table(const SetConfig &config, const char *name, bool with_in
         forget_session_defaults();
         model = find_model(entries_of(facts.bounds));
         return table_text(config.parent, quote_qualified_identifier(get_namespace_name(config.schema), name),
-                          with_indexes ? "" : "excluding indexes", model, nullptr);
+                          with_indexes ? "excluding identity" : "excluding identity excluding indexes", model,
+                          nullptr);
     }));
     const Oid partition = pg::pg_call([&] { return get_relname_relid(name, config.schema); });
     shape_partition(spi, config.parent, model, partition);

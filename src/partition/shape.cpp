@@ -317,6 +317,12 @@ const char *index_name(Oid index)
 
 } // namespace
 
+void forget_session_defaults()
+{
+    (void)set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+                            false);
+}
+
 Oid find_model(std::span<const DirectoryEntry> bounds)
 {
     for (auto entry = bounds.rbegin(); entry != bounds.rend(); ++entry) {
@@ -344,8 +350,8 @@ const char *table_text(Oid like, const char *name, const char *options, Oid mode
     const Oid tablespace = table->rd_rel->reltablespace;
     const bool unlogged = table->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED;
     relation_close(table, AccessShareLock);
-    appendStringInfo(&text, "create %stable %s (like %s including all excluding identity %s)",
-                     unlogged ? "unlogged " : "", name, quoted_partition(like), options);
+    appendStringInfo(&text, "create %stable %s (like %s including all %s)", unlogged ? "unlogged " : "", name,
+                     quoted_partition(like), options);
     if (partition_by != nullptr)
         appendStringInfo(&text, " partition by range (%s)", partition_by);
     if (OidIsValid(model))
@@ -449,7 +455,8 @@ void join_publications(Oid parent, Oid model, Oid partition)
         "where a.attrelid = m.prrelid and a.attnum = any (m.prattrs)), "
         "' where (' || pg_catalog.pg_get_expr(m.prqual, m.prrelid) || ')') "
         "from pg_catalog.pg_publication_rel m join pg_catalog.pg_publication p on p.oid = m.prpubid "
-        "where m.prrelid = $2 and not exists (select from pg_catalog.pg_publication_rel r "
+        "where m.prrelid = $2 and exists (select from pg_catalog.pg_inherits where inhrelid = $2 and "
+        "inhparent = $1) and not exists (select from pg_catalog.pg_publication_rel r "
         "where r.prpubid = m.prpubid and (r.prrelid = $3 or r.prrelid in "
         "(select relid from pg_catalog.pg_partition_ancestors($1))))",
         {OIDOID, OIDOID, OIDOID});

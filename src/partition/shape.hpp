@@ -26,6 +26,10 @@
 
 namespace tasker::partition {
 
+// Inside of AsOwner, which puts the session's settings back with the search_path that it pins: the defaults
+// of whoever asks for a partition must not matter.
+void forget_session_defaults();
+
 // The newest partition that is an ordinary table. A set that has none takes the FirstModel, else InvalidOid.
 Oid find_model(std::span<const DirectoryEntry> bounds);
 
@@ -39,8 +43,8 @@ class FirstModel
     FirstModel &operator=(const FirstModel &) = delete;
 };
 
-// The statement that makes the table of a partition, or of a parent when `partition_by` says how it is
-// partitioned; names are quoted.
+// The statement that makes a table like another one, but for what `options` exclude: a partition, with the
+// storage of the model, or a parent when `partition_by` names its column. Names are quoted.
 const char *table_text(Oid like, const char *name, const char *options, Oid model, const char *partition_by);
 
 // Rights on the table and its columns, instead of what default privileges have given it. Both tables have the

@@ -118,6 +118,20 @@ static inline TupleConversionMap *tasker_root_to_leaf(ResultRelInfo *leaf, EStat
 #endif
 }
 
+// CREATE INDEX of a statement that has been through the parser, on a table without rows.
+static inline Oid tasker_define_index(Oid relation, IndexStmt *statement)
+{
+#if PG_VERSION_NUM >= 160000
+    return DefineIndex(relation, statement, InvalidOid, InvalidOid, InvalidOid, -1, false, true, true, false,
+                       false)
+        .objectId;
+#else
+    return DefineIndex(relation, statement, InvalidOid, InvalidOid, InvalidOid, false, true, true, false,
+                       false)
+        .objectId;
+#endif
+}
+
 // For databases, extensions and relations only.
 static inline bool tasker_is_owner(Oid class_id, Oid object, Oid role)
 {
