@@ -427,10 +427,27 @@ class Drawing
         return interval_text(length);
     }
 
+    // 1 year 6 months, 90 days, 12 hours: whatever IntervalStyle is.
     static const char *interval_text(const Interval &interval)
     {
-        return pg::pg_call(
-            [&] { return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval))); });
+        struct Part
+        {
+            int64_t count;
+            const char *unit;
+        };
+        const Part parts[] = {{interval.month / 12, "year"},
+                              {interval.month % 12, "month"},
+                              {interval.day, "day"},
+                              {interval.time / core::kUsPerHour, "hour"},
+                              {interval.time % core::kUsPerHour / core::kUsPerMinute, "minute"},
+                              {interval.time % core::kUsPerMinute / core::kUsPerSecond, "second"}};
+        const char *all = "";
+        for (const Part &part : parts) {
+            if (part.count != 0)
+                all = text("%s%s" INT64_FORMAT " %s%s", all, all[0] != '\0' ? " " : "", part.count, part.unit,
+                           part.count == 1 ? "" : "s");
+        }
+        return all[0] != '\0' ? all : "no time";
     }
 
     const char *retention() const
@@ -458,10 +475,11 @@ class Drawing
         }
         const Outlook outlook = look_ahead(scene_.config, scene_.members, scene_.now);
         const char *ahead = outlook.complete ? "complete" : text("%d ahead", outlook.ahead);
-        const char *gaps = outlook.gaps > 0 ? text(", %d gaps ahead", outlook.gaps) : "";
+        const char *gaps =
+            outlook.gaps > 0 ? text(", %d gap%s ahead", outlook.gaps, outlook.gaps == 1 ? "" : "s") : "";
         const char *nobody = outlook.current == nullptr ? ", NO PARTITION FOR NOW" : "";
-        return text("%d partitions, %s%s%s; %s, %s rows; longest bar %s", attached, ahead, gaps, nobody,
-                    size_text(all_bytes), count_text(all_rows), size_text(longest_));
+        return text("%d partition%s, %s%s%s; %s, %s rows; longest bar %s", attached, attached == 1 ? "" : "s",
+                    ahead, gaps, nobody, size_text(all_bytes), count_text(all_rows), size_text(longest_));
     }
 
     void put(const char *line)

@@ -162,6 +162,8 @@ TASKER_FUNCTION(partition_of)
     const Oid parent = args.oid(0, "parent");
     const SetConfig config = describe_set(parent);
     const int64_t key = parse_key(config.control, args.text(1, "value"));
+    if (config.control.kind == ControlKind::number && key != core::kInt64Min && key != core::kInt64Max)
+        check_key(config, key); // a partition that is open to MAXVALUE would cover what the type cannot hold
     if (Oid found = find_partition(parent, key); OidIsValid(found))
         return args.result(std::string_view(quoted_partition(found)));
 

@@ -21,6 +21,7 @@ namespace {
 
 constexpr int64_t kSamplePages = 1000;
 constexpr int64_t kManyValues = 200;  // from so many on, the ends are left out
+constexpr double kNoise = 0.1;        // share by which a sample of many pages may err
 constexpr double kRowsForDays = 1e6;  // a day, above so many rows a day
 constexpr double kRowsForWeeks = 1e5; // a week
 constexpr double kRowsWanted = 1e7;   // in a partition, where the growth is not known
@@ -140,12 +141,21 @@ const char *sample_text(const Source &source, const char *column, Oid type, doub
         const char *quoted = quote_identifier(column);
         const char *clause =
             share < 1 ? psprintf("tablesample system (%.8f) repeatable (1)", share * 100) : "";
-        return psprintf("select count(*), count(*) filter (where s.c is null), count(*) filter (where %s), "
-                        "percentile_disc('%s'::float8[]) within group (order by s.c) filter (where not (%s)) "
-                        "from (select t.%s::%s as c from %s t %s) s",
-                        oddity(type), kQuantileText, oddity(type), quoted, format_type_be(type), source.name,
-                        clause);
+        return psprintf(
+            "select count(*), count(*) filter (where s.c is null), count(*) filter (where %s), "
+            "percentile_disc('%s'::float8[]) within group (order by s.c) filter (where not (%s)), "
+            "count(distinct s.page) from (select t.%s::%s as c, %s as page from %s t %s) s",
+            oddity(type), kQuantileText, oddity(type), quoted, format_type_be(type),
+            share < 1 ? "row(t.tableoid, (t.ctid::text::point)[0])" : "1", source.name, clause);
     });
+}
+
+// Chance decides how many pages a sample has. Those that were seen tell it better than what was asked for,
+// but for empty ones, which show nothing.
+double share_read(const Source &source, double asked, int64_t pages_seen)
+{
+    const double seen = static_cast<double>(pages_seen) / static_cast<double>(source.pages);
+    return std::clamp(seen, 0.8 * asked, std::min(1.2 * asked, 1.0));
 }
 
 Sample take_sample(const Source &source, const char *column, Oid type)
@@ -162,6 +172,8 @@ Sample take_sample(const Source &source, const char *column, Oid type)
     sample.nulls = rows.i64(0, 2);
     sample.odd = rows.i64(0, 3);
     sample.usable = sample.rows - sample.nulls - sample.odd;
+    if (sample.share < 1)
+        sample.share = share_read(source, sample.share, rows.i64(0, 5));
     if (sample.usable > 0) {
         const Datum array = rows.datum(0, 4);
         pg::pg_call([&] {
@@ -200,9 +212,12 @@ Growth growth_of(ControlKind kind, const Sample &sample)
 {
     const bool many = sample.usable >= kManyValues;
     const Growth recent = growth_between(kind, sample, kMiddle, many ? kHigh : kHighest);
-    if (recent.known)
-        return recent;
-    return growth_between(kind, sample, kLowest, kHighest);
+    const Growth whole = growth_between(kind, sample, many ? kLow : kLowest, many ? kHigh : kHighest);
+    if (!recent.known)
+        return whole;
+    // A difference that may be one of the sample only: what was told from more rows is nearer to the truth.
+    const bool steady = std::abs(recent.rows_per_day - whole.rows_per_day) < kNoise * whole.rows_per_day;
+    return sample.share < 1 && steady ? whole : recent;
 }
 
 // Ids carry plausible times, none of them to come.
@@ -283,6 +298,12 @@ int64_t round_up(double number)
     return power * 10;
 }
 
+const char *percent(int64_t part, int64_t whole)
+{
+    const double share = 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+    return text(share < 9.95 ? "%.2g %%" : "%.0f %%", share);
+}
+
 // What is worth knowing about the sample besides the growth.
 const char *remarks(const Source &source, const Sample &sample, ControlKind kind, const Growth &growth)
 {
@@ -297,11 +318,10 @@ const char *remarks(const Source &source, const Sample &sample, ControlKind kind
     if (growth.known && has_time(kind) && idle > kUsPerDay && idle > growth.span_days * kUsPerDay / 4)
         remark = text("%s; nothing has come for %.0f days", remark, idle / kUsPerDay);
     if (sample.nulls > 0)
-        remark = text("%s; %.2g %% of the rows have no value, which only a DEFAULT partition takes", remark,
-                      100.0 * static_cast<double>(sample.nulls) / static_cast<double>(sample.rows));
+        remark = text("%s; %s of the rows have no value, which only a DEFAULT partition takes", remark,
+                      percent(sample.nulls, sample.rows));
     if (sample.odd > 0)
-        remark = text("%s; %.2g %% are infinite", remark,
-                      100.0 * static_cast<double>(sample.odd) / static_cast<double>(sample.rows));
+        remark = text("%s; %s are infinite", remark, percent(sample.odd, sample.rows));
     return remark;
 }
 

@@ -186,7 +186,7 @@ comment on column tasker.partition_sizes.percent_of_set is 'Its share of the byt
 -- three partitions at least; while there is no complete one, that of the current partition so far.
 create view tasker.partition_growth as
 with extents as (
-    select c.parent, c.partition_interval, c.retention, c.opened_at, e.*,
+    select c.parent, c.partition_interval, c.retention, c.opened_at, c.control_kind <> 'number' as timed, e.*,
            extract(epoch from e.upper_time - e.lower_time) / 86400 as days,
            e.upper_time <= pg_catalog.min(e.lower_time) filter (where e.is_current) over (partition by c.parent)
                and e.state = 'attached' as complete
@@ -209,8 +209,8 @@ sets as (
            nullif(pg_catalog.sum(days) filter (where is_recent), 0) as recent_days,
            pg_catalog.sum(rows_estimate) filter (where complete and not is_recent) as older_rows,
            nullif(pg_catalog.sum(days) filter (where complete and not is_recent), 0) as older_days,
-           pg_catalog.sum(rows_estimate) filter (where is_current) as current_rows,
-           pg_catalog.sum(bytes) filter (where is_current) as current_bytes,
+           pg_catalog.sum(rows_estimate) filter (where is_current and timed) as current_rows,
+           pg_catalog.sum(bytes) filter (where is_current and timed) as current_bytes,
            pg_catalog.max(greatest(extract(epoch from pg_catalog.now() - greatest(lower_time, opened_at)), 3600) / 86400)
                filter (where is_current) as current_days
       from recent
