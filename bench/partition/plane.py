@@ -1,6 +1,6 @@
 """The partition plane: its contestants and its benchmarks, in the order in which they run."""
 
-from bench.partition import create, drop, idle, planner, stall
+from bench.partition import create, drop, idle, move, planner, stall
 from bench.partition.contestants import Partman, Tasker
 
 SUBJECT = "tasker"
@@ -13,6 +13,8 @@ BENCHMARKS = {
     "premake_stall": stall.premake_stall,
     "retire_stall": stall.retire_stall,
     "retire_stall_reader": stall.retire_stall_reader,
+    "move_speed": move.move_speed,
+    "move_stall": move.move_stall,
     "planner_estimate": planner.planner_estimate,
 }
 
