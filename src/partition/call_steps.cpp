@@ -12,6 +12,8 @@ CallSteps::CallSteps(const pg::Args &args, const char *procedure) : exceptions_(
         throw pg::Error(ERRCODE_ACTIVE_SQL_TRANSACTION,
                         "%s cannot be called inside a transaction block or a function", procedure)
             .hint("It commits each of its steps. Call it as a statement of its own.");
+    // A round that finds nothing to do writes nothing, and would seem to work on a standby.
+    pg::pg_call([&] { PreventCommandDuringRecovery(procedure); });
     pg::pg_call([] {
         if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
             elog(ERROR, "could not connect to SPI");
