@@ -75,8 +75,8 @@ AsOwner::AsOwner(Oid role) : exceptions_(std::uncaught_exceptions())
 {
     pg_call([&] {
         act_as(role, &saved_user_, &saved_context_, &guc_level_);
-        SetUserIdAndSecContext(role, saved_context_ | SECURITY_LOCAL_USERID_CHANGE |
-                                         SECURITY_RESTRICTED_OPERATION);
+        SetUserIdAndSecContext(role,
+                               saved_context_ | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     });
 }
 
