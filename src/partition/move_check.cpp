@@ -26,12 +26,13 @@ struct Obstacle
 
 Obstacle obstacles[] = {
     {{"select pg_catalog.string_agg(pg_catalog.format('%s (%s)', oid::pg_catalog.regclass, "
-      "pg_catalog.pg_get_userbyid(relowner)), ', ') from pg_catalog.pg_class where oid in ($1, $2) "
+      "pg_catalog.pg_get_userbyid(relowner)), ', ' order by relname) from pg_catalog.pg_class where oid in "
+      "($1, $2) "
       "having pg_catalog.count(distinct relowner) > 1",
       {OIDOID, OIDOID}},
      "they have different owners",
      "Use ALTER TABLE ... OWNER TO."},
-    {{"select pg_catalog.string_agg(relnamespace::pg_catalog.regnamespace::text, ', ') "
+    {{"select pg_catalog.string_agg(relnamespace::pg_catalog.regnamespace::text, ', ' order by relname) "
       "from pg_catalog.pg_class where oid in ($1, $2) having pg_catalog.count(distinct relnamespace) > 1",
       {OIDOID, OIDOID}},
      "they are in different schemas",
@@ -65,7 +66,7 @@ Obstacle obstacles[] = {
       {OIDOID, OIDOID}},
      "triggers of the first would fire before the one that mirrors its changes",
      "Rename them: a name should not sort before \"!tasker_mirror\"."},
-    {{"select pg_catalog.string_agg(what, ', ') from (select 'row security of ' || "
+    {{"select pg_catalog.string_agg(what, ', ' order by what) from (select 'row security of ' || "
       "c.oid::pg_catalog.regclass "
       "from pg_catalog.pg_class c where c.oid in ($1, $2) and (c.relforcerowsecurity or c.relrowsecurity and "
       "not exists "
@@ -78,13 +79,15 @@ Obstacle obstacles[] = {
      "row security is forced or differs",
      "Both need the same policies, enabled for both, and not forced on the owner."},
     {{KEYS
-      "select pg_catalog.string_agg(t.indexrelid::pg_catalog.regclass::text, ', ') from keys t where "
+      "select pg_catalog.string_agg(t.indexrelid::pg_catalog.regclass::text, ', ' order by t.indexrelid) "
+      "from keys t where "
       "t.indrelid = $2 and "
       "(t.names is null or not exists (select from keys s where s.indrelid = $1 and s.names <@ t.names))",
       {OIDOID, OIDOID}},
      "unique keys of the second are not guaranteed by the first, so writers could meet errors",
      "Add unique keys of the same columns to the first, or drop them from the second."},
-    {{"select pg_catalog.string_agg(pg_catalog.quote_ident(t.attname), ', ') from pg_catalog.pg_attribute t "
+    {{"select pg_catalog.string_agg(pg_catalog.quote_ident(t.attname), ', ' order by t.attnum) from "
+      "pg_catalog.pg_attribute t "
       "join pg_catalog.pg_attribute s on s.attrelid = $1 and s.attname = t.attname where t.attrelid = $2 and "
       "t.attnum > 0 and "
       "not t.attisdropped and not s.attisdropped and (t.attnotnull and not s.attnotnull and t.attgenerated = "
@@ -93,13 +96,15 @@ Obstacle obstacles[] = {
       {OIDOID, OIDOID}},
      "columns differ in NOT NULL, in identity, or in having a default",
      "Make them alike with ALTER TABLE ... ALTER COLUMN."},
-    {{"select pg_catalog.string_agg(i.inhrelid::pg_catalog.regclass::text, ', ') from pg_catalog.pg_inherits "
+    {{"select pg_catalog.string_agg(i.inhrelid::pg_catalog.regclass::text, ', ' order by c.relname) from "
+      "pg_catalog.pg_inherits "
       "i "
       "join pg_catalog.pg_class c on c.oid = i.inhrelid where i.inhparent in ($1, $2) and c.relkind <> 'r'",
       {OIDOID, OIDOID}},
      "partitions are partitioned themselves, or foreign tables",
      "Move the rows without \"swap\"."},
-    {{"select pg_catalog.string_agg(oid::pg_catalog.regclass::text, ', ') from pg_catalog.pg_class where oid "
+    {{"select pg_catalog.string_agg(oid::pg_catalog.regclass::text, ', ' order by relname) from "
+      "pg_catalog.pg_class where oid "
       "in ($1, $2) and "
       "relispartition",
       {OIDOID, OIDOID}},

@@ -8,6 +8,7 @@
 // Whoever wants one of the rows meanwhile waits, and holds a lock that this waits for: it gives way after
 // kGiveWayMs and begins anew. When that has happened a few times the lock is taken first.
 #include "partition/bounds.hpp"
+#include "partition/create.hpp"
 #include "partition/locks.hpp"
 #include "partition/move.hpp"
 #include "partition/move_sink.hpp"
@@ -134,20 +135,15 @@ class DefaultMove
         pg::MemoryContextScope scope(context.get());
         pg::pg_call([&] { lock_for_transaction(options_.set, LockKind::creation, ExclusiveLock); });
         const core::NumberRange range = free_range(config_, key);
-        const char *name = free_partition_name(config_, range);
-        const char *partition =
-            pg::pg_call([&] { return quote_qualified_identifier(get_namespace_name(config_.schema), name); });
-        pg::AsOwner owner(config_.owner);
         if (!optimistic)
             lock_source();
-        const Oid relid = make_table(partition, name);
-        int64_t rows = move_range(relid, range);
+        const Oid partition = make_partition_table(config_, free_partition_name(config_, range), true);
+        int64_t rows = move_range(partition, range);
         if (optimistic) {
             lock_source();
-            rows += move_range(relid, range);
+            rows += move_range(partition, range);
         }
-        pg::Spi spi(pg::Spi::Identity::caller);
-        spi.run_text(attach_text(quoted_parent(config_), partition, config_.control, range));
+        attach_partition_table(config_, partition, range);
         return rows;
     }
 
@@ -156,20 +152,9 @@ class DefaultMove
         pg::pg_call([&] { LockRelationOid(options_.source, AccessExclusiveLock); });
     }
 
-    // Like the DEFAULT partition, with all its keys and indexes, so that attaching it builds none.
-    Oid make_table(const char *partition, const char *name)
-    {
-        const char *text = pg::pg_call([&] {
-            return psprintf("create table %s (like %s including all excluding identity excluding comments "
-                            "excluding statistics)",
-                            partition, quoted_partition(options_.source));
-        });
-        pg::Spi(pg::Spi::Identity::caller).run_text(text);
-        return pg::pg_call([&] { return get_relname_relid(name, config_.schema); });
-    }
-
     int64_t move_range(Oid partition, core::NumberRange range)
     {
+        pg::AsOwner owner(config_.owner);
         const AttrNumber column =
             pg::pg_call([&] { return get_attnum(options_.source, NameStr(config_.control_name)); });
         pg::pg_call([] {
