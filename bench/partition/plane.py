@@ -7,8 +7,9 @@ SUBJECT = "tasker"
 PRELOAD = "tasker"
 
 BENCHMARKS = {
-    "idle_round": idle.idle_round,
+    # First: a file system that has just removed the thousands of files of a benchmark makes new ones slowly.
     "create_partitions": create.create_partitions,
+    "idle_round": idle.idle_round,
     "drop_rows": drop.drop_rows,
     "premake_stall": stall.premake_stall,
     "retire_stall": stall.retire_stall,
