@@ -243,6 +243,14 @@ call tasker.partition_data_proc('again', 'orders_old', swap => true);
 call tasker.cancel_partition_move('orders_old');
 \echo :LAST_ERROR_SQLSTATE
 
+-- Written anew in the middle of it, the table's rows lie elsewhere than where the copy stopped.
+truncate again;
+call tasker.partition_data_proc('again', 'orders_old', batch_rows => 3000, max_batches => 1, swap => true);
+delete from orders_old where id < 2500;
+vacuum full orders_old;
+call tasker.partition_data_proc('again', 'orders_old', swap => true);
+select relkind, (select count(*) from orders_old) from pg_class where oid = 'orders_old'::regclass;
+
 set client_min_messages = error;
 select tasker.drop_partition_set(parent) from tasker.part_config where not owner_set;
 delete from tasker.part_move;

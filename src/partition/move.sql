@@ -10,6 +10,7 @@ create table tasker.part_move (
     rows_left bigint,
     at_table regclass,
     next_block bigint not null default 0,
+    at_file oid not null default 0,
     started_at timestamptz not null default pg_catalog.clock_timestamp(),
     last_batch_at timestamptz,
     run_started_at timestamptz not null default pg_catalog.clock_timestamp(),
@@ -28,6 +29,8 @@ comment on column tasker.part_move.rows_moved is 'Rows moved or copied so far';
 comment on column tasker.part_move.rows_left is 'Rows left, estimated';
 comment on column tasker.part_move.at_table is 'The table that is being read: the source or a partition of it';
 comment on column tasker.part_move.next_block is 'The block of it where another call goes on';
+comment on column tasker.part_move.at_file is
+    'The file that the block is in; when the table has another one, it was written anew, and the block means nothing';
 comment on column tasker.part_move.started_at is 'When the first call began';
 comment on column tasker.part_move.last_batch_at is 'When rows were last moved';
 comment on column tasker.part_move.run_started_at is 'When the latest call began';

@@ -19,14 +19,15 @@ void require_row(const pg::Rows &rows, Oid source)
 
 std::optional<MoveBook> read_move(Oid source)
 {
-    static pg::Statement query("select target::oid, swap, coalesce(at_table::oid, 0), next_block "
+    static pg::Statement query("select target::oid, swap, coalesce(at_table::oid, 0), next_block, at_file "
                                "from tasker.part_move where source = $1",
                                {OIDOID});
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {source});
     if (rows.empty())
         return std::nullopt;
-    return MoveBook{source, rows.oid(0, 1), rows.boolean(0, 2), rows.oid(0, 3), rows.i64(0, 4)};
+    return MoveBook{source,         rows.oid(0, 1), rows.boolean(0, 2),
+                    rows.oid(0, 3), rows.i64(0, 4), rows.oid(0, 5)};
 }
 
 void book_move(Oid source, Oid target, bool swap, const char *phase)
@@ -48,12 +49,13 @@ void book_progress(Oid source, const char *phase, const MoveProgress &progress)
 {
     static pg::Statement update(
         "update tasker.part_move set phase = $2, rows_moved = rows_moved + $3, run_rows = run_rows + $3, "
-        "rows_left = $4, at_table = $5, next_block = $6, last_batch_at = pg_catalog.clock_timestamp() "
+        "rows_left = $4, at_table = $5, next_block = $6, at_file = $7, "
+        "last_batch_at = pg_catalog.clock_timestamp() "
         "where source = $1 returning true",
-        {OIDOID, TEXTOID, INT8OID, INT8OID, OIDOID, INT8OID});
+        {OIDOID, TEXTOID, INT8OID, INT8OID, OIDOID, INT8OID, OIDOID});
     pg::Spi spi;
     require_row(spi.run_latest(update, {source, phase, progress.rows, progress.rows_left, progress.at_table,
-                                        progress.next_block}),
+                                        progress.next_block, progress.at_file}),
                 source);
 }
 

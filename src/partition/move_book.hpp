@@ -15,6 +15,7 @@ struct MoveBook
     bool swap;
     Oid at_table;       // the table that was being read, InvalidOid before the first
     int64_t next_block; // of that table
+    Oid at_file;        // where that block is, InvalidOid when that does not matter
 };
 
 // What one transaction has done.
@@ -24,6 +25,7 @@ struct MoveProgress
     int64_t rows_left; // estimated
     Oid at_table;
     int64_t next_block;
+    Oid at_file;
 };
 
 std::optional<MoveBook> read_move(Oid source);

@@ -140,13 +140,34 @@ class SwapMove
             if (sources_[i].relid == resume_at_.at_table) {
                 first = i;
                 block = resume_at_.next_block;
+                file_ = resume_at_.at_file;
             }
         }
-        for (size_t i = first; i < sources_.size(); i++, block = 0) {
-            if (!copy_table(i, block) || !copy_held(i))
-                return false;
+        for (size_t i = first; i < sources_.size(); i++, block = 0, file_ = InvalidOid) {
+            do {
+                if (!copy_table(i, block) || !copy_held(i))
+                    return false;
+                block = 0;
+            } while (!is_read_);
         }
         return outcome_.unplaced == 0;
+    }
+
+    // VACUUM FULL and the like write a table anew, each row in another place; so does a restore. To be looked
+    // at in every transaction, which holds the lock against it from then on.
+    bool is_written_anew(size_t index)
+    {
+        const Oid file = pg::pg_call([&] {
+            Relation table = table_open(sources_[index].relid, RowExclusiveLock);
+            const Oid found = table->rd_rel->relfilenode;
+            table_close(table, NoLock);
+            return found;
+        });
+        const Oid before = std::exchange(file_, file);
+        if (!OidIsValid(before) || before == file)
+            return false;
+        held_.clear();
+        return true;
     }
 
     bool copy_table(size_t index, int64_t block)
@@ -155,6 +176,8 @@ class SwapMove
         for (bool at_end = false; !at_end;) {
             CopyResult result{};
             steps_.transaction([&] {
+                if (is_written_anew(index))
+                    position = first_position(std::nullopt, 0);
                 result = copy_portion(index, &position);
                 book(index, result, static_cast<int64_t>(position.block));
             });
@@ -201,13 +224,19 @@ class SwapMove
     {
         int64_t pause_us = kShortestPauseUs;
         int64_t waited_us = 0;
+        is_read_ = true;
         while (!held_.empty()) {
             const size_t before = held_.size();
             CopyResult result{};
             steps_.transaction([&] {
+                is_read_ = !is_written_anew(index);
+                if (!is_read_)
+                    return;
                 result = copy_list(index);
                 book(index, result, sources_[index].blocks);
             });
+            if (!is_read_)
+                return true;
             if (!account(result))
                 return false;
             if (held_.size() < before || result.lacks_partition)
@@ -266,9 +295,9 @@ class SwapMove
     // Another call begins at the first row that was held, so none is forgotten when this one is killed.
     void book(size_t index, const CopyResult &result, int64_t block)
     {
-        book_progress(
-            options_.source, "copying rows",
-            {result.rows, rows_left(index, block), sources_[index].relid, std::min(block, lowest_held())});
+        book_progress(options_.source, "copying rows",
+                      {result.rows, rows_left(index, block), sources_[index].relid,
+                       std::min(block, lowest_held()), file_});
     }
 
     int64_t lowest_held() const
@@ -306,7 +335,7 @@ class SwapMove
             return;
         // The next call looks at every row again.
         steps_.transaction([&] {
-            book_progress(options_.source, "copying rows", {0, 0, options_.source, 0});
+            book_progress(options_.source, "copying rows", {0, 0, options_.source, 0, InvalidOid});
         });
         const char *source = pg::pg_call([&] { return get_rel_name(options_.source); });
         const char *target = pg::pg_call([&] { return get_rel_name(options_.target); });
@@ -328,6 +357,8 @@ class SwapMove
     MoveKey key_{};
     MoveBook resume_at_{};
     MoveOutcome outcome_{};
+    Oid file_ = InvalidOid; // of the table that is being read
+    bool is_read_ = false;  // whole, and not written anew before its end
 };
 
 } // namespace

@@ -113,8 +113,9 @@ class DefaultMove
             const bool optimistic = tries++ < kOptimisticTries;
             LockTimeoutScope limit(optimistic ? std::min(LockTimeout, kGiveWayMs) : LockTimeout);
             rows = make_and_fill(key, optimistic);
-            book_progress(options_.source, "moving rows",
-                          {rows, estimate_left(options_.source, 0, 0, blocks_left()), options_.source, 0});
+            book_progress(
+                options_.source, "moving rows",
+                {rows, estimate_left(options_.source, 0, 0, blocks_left()), options_.source, 0, InvalidOid});
         });
         return rows;
     }

@@ -225,7 +225,7 @@ class PlainMove
         if (result.rows > 0 || result.at_end)
             book_progress(options_.source, "moving rows",
                           {result.rows, rows_left(index, *position), sources_[index].relid,
-                           static_cast<int64_t>(position->block)});
+                           static_cast<int64_t>(position->block), InvalidOid});
         return result;
     }
 
