@@ -143,8 +143,11 @@ Oid create_locked(Oid parent, int64_t key)
     const ParentFacts facts = pg::pg_call([&] { return lock_parent(parent); });
     const std::span<const DirectoryEntry> bounds = entries_of(facts.bounds);
     for (const DirectoryEntry &entry : bounds) {
-        if (entry.lower <= key && key < entry.upper)
+        if (entry.lower > key || key >= entry.upper)
+            continue;
+        if (pg::pg_call([&] { return PartitionHasPendingDetach(entry.relid); }))
             refuse_pending(config, entry.relid);
+        return entry.relid; // somebody has attached it while we waited for the parent
     }
     pg::ContextResource memory;
     pg::Vector<DirectoryEntry> detached(&memory);

@@ -124,6 +124,7 @@ void finalize_one(Steps &steps, const Pending &pending)
             const std::optional<SetConfig> config = read_set(pending.parent);
             if (!config || !standing_of(pending.parent, pending.partition, {}, {}).pending)
                 return;
+            tidy_book(); // a partition that was renamed is known by its new name from now on
             finalize_detach(*config, pending.partition);
             note_maintenance(pending.parent);
         });
@@ -152,6 +153,7 @@ void run_retire_round(Steps &steps, Oid only)
     pg::ContextResource memory;
     pg::Vector<SetWork> work(&memory);
     pg::Vector<DuePartition> list(&memory);
+    LockTimeoutScope timeout(patience_ms(0));
 
     steps.transaction([&] {
         pg::ContextResource transaction_memory;

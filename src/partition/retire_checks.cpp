@@ -284,6 +284,7 @@ Standing standing_of(Oid parent, Oid partition, const NameData &schema, const Na
         "exists (select from pg_catalog.pg_partitioned_table where partrelid = $1 and partdefid <> 0), "
         "not i.attached and k.oid is not null and ((n.nspname, k.relname) is distinct from ($3, $4) or "
         "exists (select from pg_catalog.pg_inherits where inhrelid = $2)), "
+        "k.oid is not null and (n.nspname, k.relname) is distinct from ($3, $4), "
         "coalesce(k.relkind, 'r') "
         "from (select coalesce(pg_catalog.bool_or(inhrelid = $2), false), "
         "  coalesce(pg_catalog.bool_or(inhrelid = $2 and inhdetachpending), false), "
@@ -296,13 +297,8 @@ Standing standing_of(Oid parent, Oid partition, const NameData &schema, const Na
     const pg::Rows rows =
         spi.read_latest(query, {parent, partition, pg::Param::of_datum(NameGetDatum(&schema)),
                                 pg::Param::of_datum(NameGetDatum(&name))});
-    return {rows.boolean(0, 1),
-            rows.boolean(0, 2),
-            rows.boolean(0, 3),
-            rows.boolean(0, 4),
-            rows.boolean(0, 5),
-            rows.boolean(0, 6),
-            DatumGetChar(rows.datum(0, 7))};
+    return {rows.boolean(0, 1), rows.boolean(0, 2), rows.boolean(0, 3), rows.boolean(0, 4),
+            rows.boolean(0, 5), rows.boolean(0, 6), rows.boolean(0, 7), DatumGetChar(rows.datum(0, 8))};
 }
 
 int64_t lasting_users_of(Oid parent)
@@ -324,8 +320,10 @@ const char *who_is_in_the_way(Oid parent, Oid partition)
     static pg::Statement query(
         "select who from ("
         "select case when l.pid is null "
-        "  then coalesce((select pg_catalog.format('prepared transaction \"%s\"', gid) "
-        "    from pg_catalog.pg_prepared_xacts where l.virtualtransaction = '-1/' || transaction::text), "
+        "  then coalesce((select pg_catalog.format('prepared transaction \"%s\"', x.gid) "
+        "    from pg_catalog.pg_prepared_xacts x join pg_catalog.pg_locks t on "
+        "    t.locktype = 'transactionid' and t.transactionid = x.transaction and t.pid is null and "
+        "    t.virtualtransaction = l.virtualtransaction limit 1), "
         "    'a prepared transaction') "
         "  else pg_catalog.format('process %s, in a transaction since %s', l.pid, "
         "    pg_catalog.to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SS')) end, 1, a.xact_start "

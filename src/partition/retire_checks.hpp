@@ -40,6 +40,7 @@ struct Standing
     bool other_pending; // another partition's detach is: Postgres allows one at a time
     bool has_default;   // Postgres then allows no concurrent detach
     bool taken;         // detached, and then renamed, moved or attached elsewhere: it is somebody's
+    bool renamed;       // not called as it was booked
     char kind;          // of relation
 };
 

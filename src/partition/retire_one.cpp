@@ -121,6 +121,7 @@ class Retirement
         SessionLock hold(relid_, LockKind::retirement);
         if (!hold.held())
             return true; // a record in it is being brought back to life
+        LockTimeoutScope timeout(patience_ms(due_.failures));
         Step step = Step::none;
         guarded([&] { step = decide(); });
         if (step == Step::detach_plainly)
@@ -171,6 +172,10 @@ class Retirement
         if (due_.leaving && was_just_restored(config_))
             return Step::none; // however far it was: the restore may still be filling it
         standing_ = standing();
+        if (standing_.attached && standing_.renamed && due_.leaving) {
+            tidy_book(); // the next round knows it by its new name
+            return Step::none;
+        }
         if (standing_.pending)
             return due_.leaving ? Step::finalize : Step::none;
         if (standing_.attached)
