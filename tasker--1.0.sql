@@ -335,6 +335,7 @@ with sets as (
            d.default_rows,
            s.late > r.refused + r.leaving and c.opened_at < pg_catalog.now() - interval '10 minutes' as neglected
       from tasker.part_config c
+      join pg_catalog.pg_class k on k.oid = c.parent and k.relkind = 'p'
      cross join lateral tasker._partition_summary(c.parent) s
      cross join lateral (
                select pg_catalog.count(*) as booked,
@@ -395,9 +396,6 @@ select s.parent,
                     when s.ahead < s.premake and not s.complete
                         then pg_catalog.format('%s of %s partitions are ready ahead', s.ahead, s.premake)
                end,
-               case when s.gaps > 0
-                   then pg_catalog.format('%s after now %s no partition', case when s.gaps = 1 then 'a range' else s.gaps || ' ranges' end,
-                                          case when s.gaps = 1 then 'has' else 'have' end) end,
                case when s.default_rows > 0
                    then pg_catalog.format('the DEFAULT partition holds about %s rows', s.default_rows) end,
                case when s.stuck then 'a partition that is due to go fails to: see overdue_reasons' end,
