@@ -450,8 +450,8 @@ void join_publications(Oid parent, Oid model, Oid partition)
 {
     static pg::Statement query(
         "select pg_catalog.format('alter publication %I add table only %s%s%s', p.pubname, "
-        "$3::pg_catalog.regclass, (select pg_catalog.format(' (%s)', pg_catalog.string_agg("
-        "pg_catalog.quote_ident(a.attname), ', ' order by a.attnum)) from pg_catalog.pg_attribute a "
+        "$3::pg_catalog.regclass, (select ' (' || pg_catalog.string_agg("
+        "pg_catalog.quote_ident(a.attname), ', ' order by a.attnum) || ')' from pg_catalog.pg_attribute a "
         "where a.attrelid = m.prrelid and a.attnum = any (m.prattrs)), "
         "' where (' || pg_catalog.pg_get_expr(m.prqual, m.prrelid) || ')') "
         "from pg_catalog.pg_publication_rel m join pg_catalog.pg_publication p on p.oid = m.prpubid "
