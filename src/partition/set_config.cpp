@@ -13,20 +13,24 @@ const char *c_string(std::string_view text)
 
 } // namespace
 
-// The column is the one that the table is partitioned by, whatever it is called by now.
+// The column is the one that the table is partitioned by, whatever it is called by now. A set that was opened
+// elsewhere has just been restored, also before a round has noted that: what is retired cannot be brought
+// back.
 std::optional<SetConfig> read_set(Oid parent)
 {
     static pg::Statement query(
         "select k.relnamespace, k.relowner, k.relname::text, c.control_kind, c.partition_interval, "
-        "c.premake, c.retention, c.timezone, c.legal_hold, c.adopted_at, a.attname::text, c.retention_keys, "
+        "c.premake, c.retention, c.timezone, c.legal_hold, "
+        "case when c.opened_in <> $2 then pg_catalog.clock_timestamp() else c.adopted_at end, "
+        "a.attname::text, c.retention_keys, "
         "c.retention_action, a.atttypid, c.owner_set "
         "from tasker.part_config c join pg_catalog.pg_class k on k.oid = c.parent "
         "join pg_catalog.pg_partitioned_table p on p.partrelid = c.parent "
         "join pg_catalog.pg_attribute a on a.attrelid = c.parent and a.attnum = p.partattrs[0] "
         "where c.parent = $1 and k.relkind = 'p'",
-        {OIDOID});
+        {OIDOID, TEXTOID});
     pg::Spi spi;
-    const pg::Rows rows = spi.read_latest(query, {parent});
+    const pg::Rows rows = spi.read_latest(query, {parent, here()});
     if (rows.empty())
         return std::nullopt;
     SetConfig config{};

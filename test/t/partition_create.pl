@@ -203,7 +203,7 @@ like($err, qr/WARNING:  premake of partitioned table "queue_record" failed: time
 	'and reports it');
 like(sql($node, 'select failing from tasker.partition_status'), qr/premake: time zone "Mars\/Olympus" is not recognized/,
 	'the status shows it');
-is(sql($node, 'select health from tasker.partition_status'), 'degraded', 'and its health');
+is(sql($node, 'select health from tasker.partition_status'), 'unhealthy', 'and its health');
 sql($node, "update tasker.part_config set timezone = 'UTC', premake = 7");
 sql($node, 'call tasker.run_maintenance()');
 is(sql($node, 'select health, failing is null from tasker.partition_status'), 'healthy|t', 'mended, it is healthy again');

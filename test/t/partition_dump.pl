@@ -123,4 +123,157 @@ foreach my $mode ('one', 'two')
 $other->quit;
 $node->stop;
 $target->stop;
+
+# --- sets of users: restored with a worker in the database, and upgraded ----------------------------------------
+
+my $source = tasker_cluster('users', conf => "tasker.lock_timeout = '50ms'\nautovacuum = off\n");
+
+# One of each kind, with rows, keys and owners; one with an odd name and a renamed column; one that the retention has hit.
+sql($source, q{
+create role keeper; create role reader;
+create schema app authorization keeper;
+create schema attic authorization keeper;
+set role keeper;
+set search_path = app;
+create table events (id bigint generated always as identity, at timestamptz not null, note text default 'x', primary key (at, id)) partition by range (at);
+create index events_note on events (note);
+create table "Odd ""Näme" (seen date not null) partition by range (seen);
+create table ids (id uuid primary key, v int) partition by range (id);
+create table numbers (n int not null, unique (n)) partition by range (n);
+create table records (id bigint primary key) partition by range (id);
+create table past (at timestamp not null) partition by range (at);
+create table with_rest (at timestamptz) partition by range (at);
+create table with_rest_default partition of with_rest default;
+grant select on events to reader;
+reset role;
+set client_min_messages = error;
+select tasker.create_parent('events', 'at', '1 day', 3, retention => '3 months', timezone => 'Europe/Berlin', start_at => (now() - interval '2 days')::text);
+select tasker.create_parent('"Odd ""Näme"', 'seen', '1 month', 2, retention => '5 years', retention_action => 'schema:attic');
+select tasker.create_parent('ids', 'id', '1 week', 2);
+select tasker.create_parent('numbers', 'n', '100', 2), tasker.alter_parent('numbers', 'retention', '1000');
+select tasker.create_parent('records', 'id', '6 hours', 2, retention_action => 'detach');
+select tasker.create_parent('past', 'at', '1 day', 1, retention => '1 year', retention_action => 'drop');
+select tasker.alter_parent('past', 'legal_hold', 'on');
+select tasker.create_parent('with_rest', 'at', '1 day', 1);
+alter table "Odd ""Näme" rename seen to "seen at";
+select tasker.create_partition('past', '2020-01-01'), tasker.create_partition('past', '2020-01-02');
+insert into events (at) select now() + d * interval '1 day' from generate_series(-2, 2) d, generate_series(1, 20);
+insert into "Odd ""Näme" values (current_date), (current_date + 31);
+insert into ids select (lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '7' || substr(md5(i::text), 1, 19))::uuid, i from generate_series(1, 50) i;
+insert into numbers select generate_series(0, 150);
+insert into records select ((extract(epoch from now()) * 1000)::bigint << 20) + i from generate_series(1, 50) i;
+insert into past values ('2020-01-01'), ('2020-01-02'), (now());
+insert into with_rest values ('2001-01-01');
+});
+sql($source, 'call tasker.run_maintenance()');
+# A retirement that is half done: the detach is over, the drop is kept from happening.
+my $changer = $source->background_psql('postgres', on_error_stop => 0);
+$changer->query_safe("begin; select tasker.alter_parent('app.past', 'legal_hold', 'off'); commit;
+	begin; select tasker.alter_parent('app.past', 'premake', '1')");
+foreach (1 .. 500)
+{
+	sql($source, 'call tasker.run_maintenance()');
+	last if sql($source, "select count(*) from pg_inherits where inhrelid = 'app.past_p20200101'::regclass") eq '0';
+	Time::HiRes::usleep(20_000);
+}
+is(sql($source, "select count(*) from pg_inherits where inhrelid = 'app.past_p20200101'::regclass"), '0', 'a partition of a user is detached');
+isnt(sql($source, "select to_regclass('app.past_p20200101')"), '', 'and not dropped');
+sql($source, 'alter system set tasker.worker = off');
+sql($source, 'select pg_reload_conf()');
+wait_until($source, "select not exists (select from pg_stat_activity where backend_type = 'tasker worker')", 'the worker stops');
+$changer->query_safe('rollback');
+$changer->quit;
+
+my @PARENTS = map { "app.$_" } 'events', '"Odd ""Näme"', 'ids', 'numbers', 'records', 'past', 'with_rest';
+
+# All that can be told of the sets: settings, partitions with bounds, owner and keys, and rows.
+sub users_state
+{
+	my ($server, $database) = @_;
+	my $state = sql($server, "select parent, control_kind, partition_interval, premake, retention, retention_keys, retention_action, timezone,
+		legal_hold from tasker.part_config order by parent::text", $database);
+	foreach my $parent (@PARENTS)
+	{
+		$state .= "\n$parent\n" . sql($server, "select c.oid::regclass, pg_get_expr(relpartbound, c.oid), relowner::regrole, relacl,
+			(select string_agg(pg_get_indexdef(indexrelid) || indisvalid, '; ' order by indexrelid::regclass::text) from pg_index where indrelid = c.oid)
+			from pg_partition_tree('$parent') join pg_class c on c.oid = relid order by 1::text", $database);
+		$state .= "\n" . sql($server, "select tableoid::regclass, t.* from $parent t order by t::text", $database);
+	}
+	return $state . sql($server, 'select partition_name, lower_key, upper_key, state from tasker.part_retirement order by 1', $database)
+	  . sql($server, "select * from app.past_p20200101", $database);
+}
+
+# How many partitions are ahead of the time that the clock shows, and are the indexes of all parents complete?
+sub ahead { return sql($_[0], "select string_agg(partitions_ahead::text, ' ' order by parent::text) from tasker.partition_status", $_[1]) }
+sub invalid { return sql($_[0], "select coalesce(string_agg(indexrelid::regclass::text, ' '), '') from pg_index where not indisvalid", $_[1]) }
+
+# Lets an hour pass, and rounds make and retire what is due.
+sub goes_on
+{
+	my ($server, $database, $how) = @_;
+	my $before = sql($server, 'select count(*) from pg_inherits', $database);
+	my $left_alone = ahead($server, $database);
+	sql($server, 'call tasker.run_maintenance()', $database);
+	is(ahead($server, $database), $left_alone, "$how: rounds leave the sets alone");
+	isnt(sql($server, "select to_regclass('app.past_p20200101')", $database), '', '... and what had begun to leave');
+	sql($server, "call tasker.run_maintenance('app.ids')", $database);
+	is(sql($server, "select partitions_ahead from tasker.partition_status where parent = 'app.ids'::regclass", $database), '2',
+		'... but for one that is asked for');
+	sql($server, "update tasker.part_config set adopted_at = now() - interval '61 minutes'", $database);
+	foreach (1 .. 1000)
+	{
+		sql($server, 'call tasker.run_maintenance()', $database);
+		last if sql($server, "select to_regclass('app.past_p20200101') is null and to_regclass('app.past_p20200102') is null", $database) eq 't';
+		sql($server, 'update tasker.part_retirement set next_try_at = null', $database);
+		Time::HiRes::usleep(20_000);
+	}
+	is(sql($server, "select to_regclass('app.past_p20200101') is null and to_regclass('app.past_p20200102') is null", $database), 't',
+		'after an hour, the retirement goes on where it had stopped');
+	is(sql($server, "select string_agg(parent || ': ' || health, ', ') from tasker.partition_status where partitions_ahead < premake", $database), '',
+		'... partitions are premade');
+	is(invalid($server, $database), '', '... with their indexes');
+	is(sql($server, 'select count(*) from tasker.part_failure', $database), '0', '... and no duty fails');
+	is(sql($server, "select count(distinct relowner) from pg_class where relkind = 'r' and relnamespace = 'app'::regnamespace", $database), '1',
+		'all partitions are the owner\'s');
+	return;
+}
+
+# Restored ten days later, into a cluster whose worker is running: everything is due at once.
+my $users = $source->backup_dir . '/users.dump';
+my $roles = $source->backup_dir . '/roles.sql';
+mkdir $source->backup_dir;
+$source->command_ok([ 'pg_dumpall', '--roles-only', '-f', $roles, '-d', $source->connstr('postgres') ], 'the roles are dumped');
+$source->command_ok([ 'pg_dump', '-Fc', '-f', $users, $source->connstr('postgres') ], 'the sets are dumped');
+my $state = users_state($source);
+my $later = tasker_cluster('later', extension => 0,
+	conf => "tasker.lock_timeout = '50ms'\nautovacuum = off\ntasker.clock_offset = '10 d'\n");
+$later->psql('postgres', slurp_file($roles), on_error_stop => 0); # one role exists: the one that runs this
+foreach my $jobs (1, 3)
+{
+	my $database = "users$jobs";
+	sql($later, "create database $database");
+	$later->command_ok([ 'pg_restore', '--exit-on-error', ($jobs > 1 ? ('-j', $jobs) : ()), '-d', $later->connstr($database), $users ],
+		"sets of users are restored by $jobs, with a worker in the database");
+	is(users_state($later, $database), $state, 'all is as it was');
+	# The round that retires may come before the one that notes that the sets were restored.
+	sql($later, "call tasker.run_duty('retire')", $database);
+	goes_on($later, $database, "restored by $jobs");
+}
+$later->stop;
+
+# The real pg_upgrade, to the same version.
+$source->stop;
+my $upgraded = PostgreSQL::Test::Cluster->new('upgraded');
+$upgraded->init;
+my $bindir = $source->config_data('--bindir');
+chdir $source->basedir or die;
+$source->command_ok([ 'pg_upgrade', '--no-sync', '-d', $source->data_dir, '-D', $upgraded->data_dir, '-b', $bindir, '-B', $bindir,
+	'-s', $source->host, '-p', $source->port, '-P', $upgraded->port,
+	'-o', "-c shared_preload_libraries=tasker", '-O', "-c shared_preload_libraries=tasker" ], 'pg_upgrade');
+$upgraded->append_conf('postgresql.conf', "shared_preload_libraries = 'tasker'\ntasker.lock_timeout = '50ms'\nautovacuum = off
+tasker.clock_offset = '10 d'\nmax_worker_processes = 20\ntimezone = 'UTC'\n");
+$upgraded->start;
+is(users_state($upgraded), $state, 'all is as it was before the upgrade');
+goes_on($upgraded, 'postgres', 'upgraded');
+$upgraded->stop;
 done_testing();
