@@ -124,8 +124,8 @@ void finalize_one(Steps &steps, const Pending &pending)
             const std::optional<SetConfig> config = read_set(pending.parent);
             if (!config || !standing_of(pending.parent, pending.partition, {}, {}).pending)
                 return;
-            tidy_book(); // a partition that was renamed is known by its new name from now on
             finalize_detach(*config, pending.partition);
+            follow_name(pending.parent, pending.partition); // it may have been renamed meanwhile
             note_maintenance(pending.parent);
         });
     });

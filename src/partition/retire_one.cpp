@@ -229,6 +229,21 @@ class Retirement
         patience_ = has_foreign_keys(relid_) ? polite_patience_ms() : patience_ms(due_.failures);
     }
 
+    // The book knows a partition that was renamed during the detach by its new name; from here on, who
+    // renames it takes it.
+    void follow()
+    {
+        follow_name(config_.parent, relid_);
+        pg::pg_call([&] {
+            const char *name = get_rel_name(relid_);
+            const char *schema = get_namespace_name(get_rel_namespace(relid_));
+            if (name != nullptr && schema != nullptr) {
+                namestrcpy(&due_.name, name);
+                namestrcpy(&due_.schema, schema);
+            }
+        });
+    }
+
     bool detach_concurrently()
     {
         std::optional<pg::CaughtError> error;
@@ -244,8 +259,12 @@ class Retirement
         } catch (...) {
             error.emplace(pg::CaughtError::current_unless_stop());
         }
-        if (error)
-            steps_.transaction([&] { note_failed_step(*error); });
+        steps_.transaction([&] {
+            if (error)
+                note_failed_step(*error);
+            else
+                follow();
+        });
         return !error;
     }
 
@@ -255,6 +274,7 @@ class Retirement
             choose_patience();
             LockTimeoutScope timeout(patience_);
             finalize_detach(config_, relid_);
+            follow();
         });
     }
 
@@ -360,7 +380,7 @@ class Retirement
     Steps &steps_;
     SetConfig config_; // as read last
     const OwnedSet *owned_;
-    const DuePartition &due_;
+    DuePartition due_;
     const Oid relid_;
     Standing standing_{};
     int patience_ = 0;

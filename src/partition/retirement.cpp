@@ -258,6 +258,19 @@ void strike(Oid parent, const DuePartition &due)
     pg::Spi().run(remove, {parent, text_of(due.schema), text_of(due.name)});
 }
 
+void follow_name(Oid parent, Oid partition)
+{
+    static pg::Statement follow(
+        "update tasker.part_retirement r set partition_schema = n.nspname, partition_name = k.relname "
+        "from pg_catalog.pg_class k join pg_catalog.pg_namespace n on n.oid = k.relnamespace "
+        "where r.parent = $2 and k.oid = $3 and r.partition_id = k.oid and " BOOKED_HERE " and "
+        "(n.nspname, k.relname) is distinct from (r.partition_schema, r.partition_name) and "
+        "not exists (select from tasker.part_retirement o where o.parent = r.parent and "
+        "o.partition_schema = n.nspname and o.partition_name = k.relname)",
+        {TEXTOID, OIDOID, OIDOID});
+    pg::Spi().run_latest(follow, {here(), parent, partition});
+}
+
 // A name that another row has is not followed: the row is found by its OID as well.
 void tidy_book()
 {

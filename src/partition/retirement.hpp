@@ -47,6 +47,9 @@ void book_leaving(Oid parent, const DuePartition &due);
 bool book_failure(Oid parent, const DuePartition &due, std::string_view reason);
 void strike(Oid parent, const DuePartition &due);
 
+// Takes over the name that a booked partition has now.
+void follow_name(Oid parent, Oid partition);
+
 // Strikes rows of parents that do not exist any more, and refusals of partitions that are none any more;
 // follows partitions that were renamed or moved while they are attached.
 void tidy_book();
