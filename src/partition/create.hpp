@@ -9,6 +9,12 @@
 // reference, and that reference it, against writers (SHARE ROW EXCLUSIVE); a DEFAULT partition against
 // everybody, which it scans too. lock_timeout limits the wait.
 //
+// A CHECK constraint on the DEFAULT partition (NOT VALID, validated, dropped after ATTACH) would spare ATTACH
+// the scan and is not made: it takes the same lock to add it; from then on, rows of the range are errors
+// instead of being kept in the DEFAULT partition; and a kill leaves it there. Rows of the range are looked
+// for before the lock is asked for, so that the scan is not for nothing, and a DEFAULT partition that is
+// empty, as it should be, costs nothing.
+//
 // Everything happens in the current transaction: it is there with the caller's work or not at all.
 #pragma once
 
