@@ -3,7 +3,8 @@
 // A partition can only be attached when the DEFAULT partition has no row of its range, so its rows cannot
 // come batch by batch: the partition is made, filled and attached in one transaction, which nobody sees half
 // done. ATTACH takes ACCESS EXCLUSIVE on the DEFAULT partition to look through it. So most rows are moved
-// before that lock is asked for, and only what came meanwhile is looked for under it.
+// before that lock is asked for, and only what came meanwhile is looked for under it; readers and writers
+// wait for so long.
 //
 // Whoever wants one of the rows meanwhile waits, and holds a lock that this waits for: it gives way after
 // kGiveWayMs and begins anew. When that has happened a few times the lock is taken first.
@@ -148,9 +149,14 @@ class DefaultMove
         return rows;
     }
 
+    // A writer that has chosen the DEFAULT partition and waits for it would be refused after the ATTACH,
+    // because its row does not belong there any more. So writers are held at the parent, before they choose.
     void lock_source()
     {
-        pg::pg_call([&] { LockRelationOid(options_.source, AccessExclusiveLock); });
+        pg::pg_call([&] {
+            LockRelationOid(options_.set, ShareRowExclusiveLock);
+            LockRelationOid(options_.source, AccessExclusiveLock);
+        });
     }
 
     int64_t move_range(Oid partition, core::NumberRange range)

@@ -12,7 +12,7 @@ use Time::HiRes ();
 
 use TaskerCluster;
 
-my $ROWS = 40_000;
+my $ROWS = 60_000;
 
 my $node = tasker_cluster('move', conf => "restart_after_crash = on\nautovacuum = off\ntasker.lock_timeout = '100ms'\n");
 
@@ -55,12 +55,13 @@ sql($node, qq{
 			delete from audit where id = i;
 		end if;
 	end \$\$;
-	create function mover_after(moved bigint) returns int language plpgsql as \$\$
+	create function mover_after(moved bigint, end_it boolean) returns int language plpgsql as \$\$
 	begin
 		for i in 1 .. 10000 loop
 			perform from tasker.part_move where rows_moved >= moved;
 			if found then
-				return (select pid from tasker.partition_data_progress);
+				return (select case when end_it then pg_terminate_backend(pid)::int else pid end
+					from tasker.partition_data_progress);
 			end if;
 			perform pg_sleep(0.001);
 		end loop;
@@ -124,10 +125,12 @@ sub moved { return sql($node, "select coalesce(sum(rows_moved), 0) from tasker.p
 # The process of the call, once it has moved that many rows more.
 sub mover_after
 {
-	my ($rows) = @_;
-	my $pid = sql($node, "select mover_after(" . (moved() + $rows) . ")");
-	return $pid || die 'no rows were moved';
+	my ($rows, $end_it) = @_;
+	return sql($node, 'select mover_after(' . (moved() + $rows) . ', ' . ($end_it // 'false') . ')') || die 'no rows were moved: ' . sql($node, 'table tasker.partition_data_progress');
 }
+
+# The same, ended at that point.
+sub end_mover_after { return mover_after($_[0], 'true'); }
 
 # Until the server accepts connections again.
 sub wait_for_server
@@ -140,15 +143,14 @@ sub wait_for_server
 	die 'the server is not back';
 }
 
-my $call = "call tasker.partition_data_proc('parent', 'src', batch_rows => 150, wait => '4ms')";
+my $call = "call tasker.partition_data_proc('parent', 'src', batch_rows => 100, wait => '5ms')";
 
 # Ended at many points while writers work.
 my $writers = writers('src', 'parent', 5, 'src');
 foreach my $i (1 .. 8)
 {
 	my $run = start_call($call);
-	my $pid = mover_after(200 * $i);
-	sql($node, "select pg_terminate_backend($pid)");
+	end_mover_after(200 * $i);
 	like(finish_call($run), qr/terminating connection/, "round $i: the mover is terminated");
 	holds('src', 'parent', "round $i: every row is there once");
 }
@@ -225,7 +227,7 @@ my $undo = "call tasker.undo_partition_proc('parent', 'back', batch_rows => 500,
 foreach my $i (1 .. 3)
 {
 	$run = start_call($undo);
-	sql($node, 'select pg_terminate_backend(' . mover_after(300 * $i) . ')');
+	end_mover_after(300 * $i);
 	finish_call($run);
 	holds('parent', 'back', "undo, round $i: every row is there once");
 }

@@ -35,12 +35,13 @@ sql($node, qq{
 	create role reader;
 	grant select on tasks to reader;
 	vacuum analyze;
-	create function mover_after(moved bigint) returns int language plpgsql as \$\$
+	create function mover_after(moved bigint, end_it boolean) returns int language plpgsql as \$\$
 	begin
 		for i in 1 .. 10000 loop
 			perform from tasker.part_move where rows_moved >= moved;
 			if found then
-				return (select pid from tasker.partition_data_progress);
+				return (select case when end_it then pg_terminate_backend(pid)::int else pid end
+					from tasker.partition_data_progress);
 			end if;
 			perform pg_sleep(0.001);
 		end loop;
@@ -81,13 +82,14 @@ sub start_command
 	return \%run;
 }
 
+# So many a second that most rows are still there to be copied: what writers have changed is there already.
 sub writers
 {
 	my ($seconds) = @_;
 	return (
-		start_command('pgbench', '-n', '-M', 'prepared', '-c', 3, '-T', $seconds, '--max-tries', 200,
+		start_command('pgbench', '-n', '-M', 'prepared', '-c', 3, '-R', 400, '-T', $seconds, '--max-tries', 200,
 			map { ('-f', "$dir/$_.sql\@$script{$_}[0]") } sort keys %script),
-		start_command('pgbench', '-n', '-c', 1, '-T', $seconds, '--max-tries', 200, '-f', "$dir/prepared.sql"));
+		start_command('pgbench', '-n', '-c', 1, '-R', 50, '-T', $seconds, '--max-tries', 200, '-f', "$dir/prepared.sql"));
 }
 
 # A row that a statement waits for may go to another partition (40001) once the table has some: tried again by pgbench.
@@ -136,11 +138,15 @@ sub equal
 
 sub moved { return sql($node, 'select coalesce(sum(rows_moved), 0) from tasker.part_move') }
 
+# The process of the call, once it has copied that many rows more.
 sub mover_after
 {
-	my ($rows) = @_;
-	return sql($node, 'select mover_after(' . (moved() + $rows) . ')') || die 'no rows were copied';
+	my ($rows, $end_it) = @_;
+	return sql($node, 'select mover_after(' . (moved() + $rows) . ', ' . ($end_it // 'false') . ')') || die 'no rows were copied: ' . sql($node, 'table tasker.partition_data_progress');
 }
+
+# The same, ended at that point.
+sub end_mover_after { return mover_after($_[0], 'true'); }
 
 my $slowly = "call tasker.partition_data_proc('tasks_new', 'tasks', batch_rows => 100, wait => '4ms', swap => true)";
 
@@ -149,7 +155,7 @@ my @writers = writers(5);
 foreach my $i (1 .. 8)
 {
 	my $run = call($slowly);
-	sql($node, 'select pg_terminate_backend(' . mover_after(30 * $i) . ')');
+	end_mover_after(30 * $i);
 	like(finish_call($run), qr/terminating connection/, "round $i: the copy is ended");
 	equal('tasks', 'audit', "round $i: the table is whole");
 }
@@ -202,7 +208,7 @@ my $undo = "call tasker.undo_partition_proc('tasks', 'plain', batch_rows => 300,
 foreach my $i (1 .. 3)
 {
 	my $run = call($undo);
-	sql($node, 'select pg_terminate_backend(' . mover_after(100 * $i) . ')');
+	end_mover_after(100 * $i);
 	finish_call($run);
 }
 is(sql($node, 'select legal_hold from tasker.part_config'), 't', 'nothing is retired from under it');
