@@ -208,6 +208,38 @@ sql($node, "update tasker.part_config set timezone = 'UTC', premake = 7");
 sql($node, 'call tasker.run_maintenance()');
 is(sql($node, 'select health, failing is null from tasker.partition_status'), 'healthy|t', 'mended, it is healthy again');
 
+# A table is adopted while its partition for now is half detached: the set is taken, the worker completes the detach, and
+# then makes the partition that had to wait.
+sql($node, "create table half (at timestamptz) partition by range (at)");
+sql($node, "do \$\$ begin execute format('create table half_now partition of half for values from (%L) to (%L)',
+	current_date, current_date + 1); end \$\$");
+$first->query_safe('begin; select count(*) from half');
+$node->psql('postgres', "set lock_timeout = '10ms'; alter table half detach partition half_now concurrently");
+($status, $out, $err) = $node->psql('postgres', "select tasker.create_parent('half', 'at', '1 day', 2)");
+is($status, 0, 'a table with a pending detach is adopted');
+like($err, qr/WARNING:  the partition of "half" that holds .* cannot be made yet/, 'with a warning about its range');
+$first->query_safe('rollback');
+foreach (1 .. 500)
+{
+	sql($node, 'call tasker.run_maintenance()');
+	last if sql($node, "select has_current from tasker._partition_summary('half')") eq 't';
+	Time::HiRes::usleep(20_000);
+}
+is(sql($node, "select health, partitions, pending_detaches from tasker.partition_status where parent = 'half'::regclass"), 'healthy|3|0',
+	'the detach is completed, and the partition made');
+is(sql($node, 'select count(*) from half_now'), '0', 'what was detached stays');
+
+# Adopted and let go again and again while the worker goes its rounds: nobody meets an error.
+sql($node, 'create table busy (at timestamptz) partition by range (at)');
+my ($busy_status, $busy_out, $busy_err) = $node->psql('postgres', join("\n", map {
+	"select tasker.create_parent('busy', 'at', '1 day', $_) \\g /dev/null
+	call tasker.run_duty('premake');\ncall tasker.run_maintenance('busy');
+	insert into busy values (now()), (now() + interval '$_ days');
+	select tasker.drop_partition_set('busy') \\g /dev/null" } 1 .. 20), on_error_stop => 1);
+is("$busy_status$busy_err", '0', 'adopted and let go twenty times beside the worker');
+is(sql($node, 'select count(*) from busy'), '40', 'with all rows');
+sql($node, "drop table half, half_now, busy");
+
 # The extension takes its partitions along.
 sql($node, 'drop extension tasker');
 is(sql($node, "select count(*) from pg_class where relname like 'queue_record%'"), '0', 'DROP EXTENSION leaves nothing');
