@@ -167,7 +167,7 @@ comment on procedure tasker.analyze_parents(regclass, boolean) is
 create function tasker.alter_parent(parent regclass, setting text, value text) returns void
     language c as 'MODULE_PATHNAME', 'tasker_alter_parent';
 comment on function tasker.alter_parent(regclass, text, text) is
-'Changes a setting of a partition set: partition_interval (of partitions to come), premake, retention (null: none), retention_action (drop), timezone, legal_hold. Opens a set of Tasker''s own that has not been used yet. Errors: 42704 not a partition set; 22023 unknown setting or bad value.';
+'Changes a setting of a partition set: partition_interval (of partitions to come), premake, retention (an interval; of numbers, how many to keep behind the current partition; null: none), retention_action (drop, and for a table of yours detach or schema:NAME), timezone, legal_hold. Opens a set of Tasker''s own that has not been used yet. Errors: 42704 not a partition set; 42501 not the owner of the table; 22023 unknown setting or bad value.';
 
 create function tasker.create_partition(parent regclass, value text) returns regclass
     language c as 'MODULE_PATHNAME', 'tasker_create_partition';
