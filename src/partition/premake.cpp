@@ -2,6 +2,7 @@
 
 #include "partition/bounds.hpp"
 #include "partition/create.hpp"
+#include "partition/retire_checks.hpp"
 #include "partition/set_failure.hpp"
 #include "partition/sets.hpp"
 #include "pg/spi.hpp"
@@ -72,9 +73,12 @@ class Premake
 
     void run()
     {
-        int failures = 0;
-        steps_.transaction([&] { failures = failures_of(parent_, kDuty).in_a_row; });
-        LockTimeoutScope timeout(patience_ms(failures));
+        int patience = 0;
+        steps_.transaction([&] {
+            patience = locks_others(parent_) ? polite_patience_ms()
+                                             : patience_ms(failures_of(parent_, kDuty).in_a_row);
+        });
+        LockTimeoutScope timeout(patience);
         guarded([&] {
             if (const std::optional<SetConfig> config = read_set(parent_))
                 add_missing_keys(*config, keys_);

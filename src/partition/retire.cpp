@@ -113,8 +113,7 @@ void finalize_one(Steps &steps, const Pending &pending)
     int patience = 0;
     steps.transaction([&] {
         failures = failures_of(pending.parent, kFinalize);
-        patience =
-            has_foreign_keys(pending.partition) ? polite_patience_ms() : patience_ms(failures.in_a_row);
+        patience = locks_others(pending.partition) ? polite_patience_ms() : patience_ms(failures.in_a_row);
     });
     if (failures.backing_off && steps.may_run_top_level())
         return;

@@ -344,13 +344,14 @@ const char *who_is_in_the_way(Oid parent, Oid partition)
     return rows.empty() || rows.is_null(0, 1) ? nullptr : copy_text(rows, 0, 1, memory);
 }
 
-bool has_foreign_keys(Oid partition)
+bool locks_others(Oid relid)
 {
     static pg::Statement query("select exists (select from pg_catalog.pg_constraint where contype = 'f' and "
-                               "(conrelid = $1 or confrelid = $1))",
+                               "(conrelid = $1 or confrelid = $1)) or exists (select from "
+                               "pg_catalog.pg_partitioned_table where partrelid = $1 and partdefid <> 0)",
                                {OIDOID});
     pg::Spi spi;
-    return spi.run(query, {partition}).boolean(0, 1);
+    return spi.run(query, {relid}).boolean(0, 1);
 }
 
 } // namespace tasker::partition

@@ -55,7 +55,9 @@ int64_t lasting_users_of(Oid parent);
 // that was not to be had. Null when nobody is found.
 const char *who_is_in_the_way(Oid parent, Oid partition);
 
-// Does a detach or a drop lock other tables against writers? Foreign keys make it.
-bool has_foreign_keys(Oid partition);
+// Does attaching, detaching or dropping partitions lock tables against their readers or writers? Foreign keys
+// make it lock the table on their other side, and a DEFAULT partition is locked for each new one. Waits for
+// such locks are polite ones.
+bool locks_others(Oid relid);
 
 } // namespace tasker::partition

@@ -226,7 +226,7 @@ class Retirement
     // A foreign key makes the detach lock the table on its other side against writers.
     void choose_patience()
     {
-        patience_ = has_foreign_keys(relid_) ? polite_patience_ms() : patience_ms(due_.failures);
+        patience_ = locks_others(relid_) ? polite_patience_ms() : patience_ms(due_.failures);
     }
 
     // The book knows a partition that was renamed during the detach by its new name; from here on, who

@@ -96,6 +96,18 @@ sub nobody_waits
 	return is(sql($node, old_partitions($parent)), '0', "$what: afterwards the retirements are done");
 }
 
+sub becomes_ahead
+{
+	my ($set, $premake, $who) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	foreach (1 .. 100)
+	{
+		last if sql($node, "select partitions_ahead from tasker.partition_status where parent = '$set'::regclass") >= $premake;
+		by_worker();
+	}
+	return is(sql($node, "select partitions_ahead from tasker.partition_status where parent = '$set'::regclass"), $premake, "$who: they are made in the end");
+}
+
 sub by_worker { sql($node, 'call tasker.run_maintenance()'); Time::HiRes::usleep(100_000); return; }
 # As a session without the worker does it.
 sub by_session { $node->psql('postgres', "call tasker.run_duty('finalize'); call tasker.run_duty('retire')"); Time::HiRes::usleep(200_000); return; }
@@ -124,11 +136,18 @@ $parent = make_set();
 nobody_waits('a writer of the referenced table, and maintenance without the worker', $parent, 'update kind set id = id where id = 1', \&by_session);
 
 # New partitions.
-$parent = make_set();
-my $premake = 2;
-nobody_waits('a reader, and new partitions', $parent, "select count(*) from $parent",
-	sub { $premake++; sql($node, "select tasker.alter_parent('$parent', 'premake', '$premake')"); by_worker(); });
-is(sql($node, "select partitions_ahead >= $premake from tasker.partition_status where parent = '$parent'::regclass"), 't', 'which were made behind the reader');
+foreach my $case (
+	[ 'a reader', 'select count(*) from %s' ],
+	[ 'a writer of the referenced table', 'update kind set id = id where id = 1' ],
+	[ 'a reader, a DEFAULT partition', 'select count(*) from %s', 'create table %1$s_rest partition of %1$s default' ])
+{
+	my ($who, $in_the_way, $more) = @$case;
+	my $premake = 2;
+	$parent = make_set($more);
+	nobody_waits("$who, and new partitions", $parent, $in_the_way =~ s/%s/$parent/r,
+		sub { $premake++; sql($node, "select tasker.alter_parent('$parent', 'premake', '$premake')"); by_worker(); });
+	becomes_ahead($parent, $premake, $who);
+}
 
 $_->quit foreach ($blocker, $writer);
 $node->stop;
