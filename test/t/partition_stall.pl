@@ -39,7 +39,7 @@ sql($node, q{create table kind (id int primary key); insert into kind values (1)
 			n := n + 1;
 			perform pg_sleep(0.002);
 		end loop;
-		raise notice 'writer: % transactions, longest %', n, longest;
+		raise log '% transactions, longest %', n, longest;
 	end $$;
 	select pg_reload_conf()});
 
@@ -85,7 +85,7 @@ sub nobody_waits
 	my $text = slurp_file($node->logfile, $log);
 	is(join('', $text =~ /writer: LOG:  process \d+ still waiting[^\n]*/g), '', "$what: the writer has waited for no lock longer than 100 ms");
 	unlike($text, qr/writer: ERROR/, "$what: nor met an error");
-	note($text =~ /(writer: \d+ transactions, longest \S+)/);
+	note("$what: $1") if $text =~ /(\d+ transactions, longest \S+)/;
 	foreach (1 .. 200)
 	{
 		last if sql($node, old_partitions($parent)) eq '0';
