@@ -238,3 +238,16 @@ drop schema views, "views, old" cascade;
 drop table public.views_theirs;
 revoke create on schema public from views_nobody;
 drop role views_nobody, views_observer;
+
+-- Without a partition for now, what health_check() says.
+create table health_set (at timestamptz not null) partition by range (at);
+select tasker.create_parent('health_set', 'at', '1 year', premake => 1);
+select reason ->> 'message' as message, reason ->> 'severity' as severity
+from jsonb_array_elements(tasker.health_check() -> 'reasons') reason where reason ->> 'message' like 'health_set%';
+select format('alter table health_set detach partition %s', partition) as detach
+from tasker.show_partitions('health_set') where is_current \gset
+:detach;
+select reason ->> 'message' as message, reason ->> 'severity' as severity
+from jsonb_array_elements(tasker.health_check() -> 'reasons') reason where reason ->> 'message' like 'health_set%';
+select tasker.drop_partition_set('health_set');
+drop table health_set;

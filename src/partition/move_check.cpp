@@ -103,6 +103,13 @@ Obstacle obstacles[] = {
       {OIDOID, OIDOID}},
      "partitions are partitioned themselves, or foreign tables",
      "Move the rows without \"swap\"."},
+    {{"select pg_catalog.string_agg(pg_catalog.quote_ident(p.pubname), ', ' order by p.pubname) "
+      "from pg_catalog.pg_publication p join pg_catalog.pg_publication_rel r on r.prpubid = p.oid "
+      "where r.prrelid = $1 and (r.prqual is not null or r.prattrs is not null) and not p.pubviaroot and "
+      "exists (select from pg_catalog.pg_class where oid = $2 and relkind = 'p')",
+      {OIDOID, OIDOID}},
+     "publications name columns or a condition of the first, which they cannot of a partitioned table",
+     "Set publish_via_partition_root of the publications."},
     {{"select pg_catalog.string_agg(oid::pg_catalog.regclass::text, ', ' order by relname) from "
       "pg_catalog.pg_class where oid "
       "in ($1, $2) and "

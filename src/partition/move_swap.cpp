@@ -38,6 +38,15 @@ void append_columns(StringInfo text, Oid target)
     table_close(to, AccessShareLock);
 }
 
+// Plain C inside: may ereport.
+Oid owner_of(Oid table)
+{
+    Relation relation = table_open(table, AccessShareLock);
+    const Oid owner = relation->rd_rel->relowner;
+    table_close(relation, AccessShareLock);
+    return owner;
+}
+
 const char *digest_text(Oid table, const char *columns)
 {
     const bool partitioned = get_rel_relkind(table) == RELKIND_PARTITIONED_TABLE;
@@ -159,7 +168,11 @@ void hand_over_access(Oid source, Oid target)
         "where a.attrelid = $1 and not a.attisdropped) r where r.grantee <> r.relowner",
         {OIDOID, OIDOID});
     static pg::Statement publications(
-        "select pg_catalog.format('alter publication %I add table %s', p.pubname, $2::pg_catalog.regclass) "
+        "select pg_catalog.format('alter publication %I add table %s%s%s', p.pubname, "
+        "$2::pg_catalog.regclass, (select ' (' || pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), "
+        "', ' order by a.attnum) || ')' from pg_catalog.pg_attribute a where a.attrelid = r.prrelid and "
+        "a.attnum = any (r.prattrs)), "
+        "' where (' || pg_catalog.pg_get_expr(r.prqual, r.prrelid) || ')') "
         "from pg_catalog.pg_publication p join pg_catalog.pg_publication_rel r on r.prpubid = p.oid "
         "where r.prrelid = $1 and not exists (select from pg_catalog.pg_publication_rel o "
         "where o.prpubid = p.oid and o.prrelid = $2)",
@@ -196,7 +209,9 @@ bool have_equal_rows(Oid source, Oid target)
         return psprintf("select %s is not distinct from %s", digest_text(source, columns.data),
                         digest_text(target, columns.data));
     });
-    pg::Spi spi;
+    // A column may have a cast to text of its owner's making.
+    pg::AsOwner owner(pg::pg_call([&] { return owner_of(source); }));
+    pg::Spi spi(pg::Spi::Identity::caller);
     return spi.read_text_under(text, GetActiveSnapshot()).boolean(0, 1);
 }
 

@@ -186,8 +186,23 @@ class Retirement
         return Step::none;
     }
 
+    // The bounds that it has now: since it was booked, or since the round began, it may have been attached
+    // anew.
+    bool refresh_bounds()
+    {
+        for (const DirectoryEntry &entry : directory(config_.parent)) {
+            if (entry.relid == relid_) {
+                due_.entry = entry;
+                return true;
+            }
+        }
+        return false;
+    }
+
     Step decide_attached()
     {
+        if (!refresh_bounds())
+            return Step::none;
         if (const char *reason = ask(config_, owned_, due_.entry); reason != nullptr) {
             book_refusal(config_.parent, due_, reason);
             return Step::none;

@@ -4,10 +4,12 @@
 // call it every few seconds on a server with ten million records. Each check adds a reason when something is
 // wrong; the worst reason is the status.
 #include "core/record_id.hpp"
-#include "partition/directory.hpp"
+#include "partition/bounds.hpp"
+#include "partition/sets.hpp"
 #include "pg/function.hpp"
 #include "pg/settings.hpp"
 #include "pg/spi.hpp"
+#include "pg/subtransaction.hpp"
 #include "worker/duty.hpp"
 #include "worker/json_text.hpp"
 #include "worker/shared.hpp"
@@ -205,32 +207,55 @@ void check_xmin(Report &report, pg::Spi &spi)
                     "See tasker.xmin_holders; dead rows cannot be removed while it lasts.");
 }
 
-// The partition of now and the one after it are there.
-void check_partitions(Report &report, pg::Spi &spi)
+// How many partitions of a set follow each other from the current one on, itself included; two is all that is
+// asked for. Null: nobody counts on any, in a set of numbers that has none.
+std::optional<int> partitions_from_now(const partition::SetConfig &set)
 {
-    static pg::Statement sets("select parent::oid, parent::text from tasker.part_config "
-                              "where control_kind = 'record_id' order by 1",
-                              {});
-    const pg::Rows rows = spi.run(sets);
-    const int64_t now_key = core::record_id_floor(now_us());
-    for (uint64 i = 0; i < rows.count(); i++) {
-        const std::string_view name = rows.text(i, 2);
-        int ahead = -1; // partitions after the one of now
-        int64_t key = now_key;
-        for (const partition::DirectoryEntry &entry : partition::directory(rows.oid(i, 1))) {
-            if (entry.lower <= key && key < entry.upper) {
-                ++ahead;
-                key = entry.upper;
-            }
-        }
-        if (ahead < 1)
-            report.complain(Severity::degraded, "partitions",
-                            text("%.*s has no partition for %s", static_cast<int>(name.size()), name.data(),
-                                 ahead < 0 ? "the records of now" : "the near future"),
-                            "They are then made on demand; call tasker.run_duty('premake') and see whether "
-                            "it reports an error.");
+    std::optional<int64_t> key = partition::current_key(set);
+    if (!key)
+        return std::nullopt;
+    int count = 0;
+    for (; count < 2; count++) {
+        const std::optional<partition::DirectoryEntry> entry = partition::find_entry(set.parent, *key);
+        if (!entry)
+            break;
+        if (entry->upper >= partition::valid_keys(set.control).upper)
+            return 2; // the end of the type
+        key = entry->upper;
     }
-    report.figures().add("partition_sets", static_cast<int64_t>(rows.count()));
+    return count;
+}
+
+// The partition of now and the one after it are there. Tasker's own tables get them on demand; a user's
+// INSERT fails without.
+void check_partitions_of(Report &report, const partition::SetConfig &set)
+{
+    const int wanted = set.premake > 0 ? 2 : 1;
+    const int found = partitions_from_now(set).value_or(wanted);
+    if (found >= wanted)
+        return;
+    report.complain(found == 0 && !set.owner_set ? Severity::unhealthy : Severity::degraded, "partitions",
+                    text("%s has no partition for %s", NameStr(set.parent_name),
+                         found == 0 ? "the rows of now" : "the near future"),
+                    "Call tasker.run_maintenance() and see whether it reports an error; "
+                    "tasker.partition_status shows what is in the way.");
+}
+
+// A set that cannot be read is reported with its failing duties.
+void check_partitions(Report &report)
+{
+    pg::ContextResource memory;
+    pg::Vector<Oid> sets(&memory);
+    partition::add_sets(sets, InvalidOid);
+    for (const Oid parent : sets) {
+        std::optional<partition::SetConfig> set;
+        (void)pg::try_in_subtransaction([&] {
+            set = partition::read_set(parent);
+            if (set)
+                check_partitions_of(report, *set);
+        });
+    }
+    report.figures().add("partition_sets", static_cast<int64_t>(sets.size()));
 }
 
 // Sets that a duty does not get along with. Such a failure is the set's own and does not count as the duty's.
@@ -306,7 +331,7 @@ TASKER_FUNCTION(health_check)
         pg::Spi spi;
         check_worker(report, spi);
         check_xmin(report, spi);
-        check_partitions(report, spi);
+        check_partitions(report);
         check_partition_failures(report, spi);
         check_queue(report, spi);
     }
