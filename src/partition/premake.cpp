@@ -69,7 +69,7 @@ bool is_due(const Steps &steps, Oid parent, bool asked_for)
 class Premake
 {
   public:
-    Premake(Steps &steps, Oid parent) : steps_(steps), parent_(parent), keys_(&memory_) {}
+    Premake(Steps &steps, Oid parent) : steps_(steps), parent_(parent) {}
 
     void run()
     {
@@ -79,14 +79,9 @@ class Premake
                                              : patience_ms(failures_of(parent_, kDuty).in_a_row);
         });
         LockTimeoutScope timeout(patience);
-        guarded([&] {
-            if (const std::optional<SetConfig> config = read_set(parent_))
-                add_missing_keys(*config, keys_);
-        });
-        for (const int64_t key : keys_) {
+        while (make_next()) {
             if (steps_.should_stop())
                 return;
-            guarded([&] { create_partition_for(parent_, key); });
         }
         if (failed_)
             return;
@@ -97,6 +92,33 @@ class Premake
     }
 
   private:
+    // The next one that is missing now: while the last one was waited for, others may have been attached.
+    // False when there is none.
+    bool make_next()
+    {
+        std::optional<int64_t> next;
+        guarded([&] {
+            next = next_key();
+            if (next)
+                create_partition_for(parent_, *next);
+        });
+        tried_ = next;
+        return next.has_value();
+    }
+
+    std::optional<int64_t> next_key() const
+    {
+        const std::optional<SetConfig> config = read_set(parent_);
+        if (!config)
+            return std::nullopt;
+        pg::ContextResource memory;
+        pg::Vector<int64_t> keys(&memory);
+        add_missing_keys(*config, keys);
+        const auto next =
+            std::find_if(keys.begin(), keys.end(), [this](int64_t key) { return !tried_ || key > *tried_; });
+        return next != keys.end() ? std::optional(*next) : std::nullopt;
+    }
+
     template <class Body> void guarded(Body &&body)
     {
         steps_.transaction([&] {
@@ -109,8 +131,7 @@ class Premake
 
     Steps &steps_;
     Oid parent_;
-    pg::ContextResource memory_;
-    pg::Vector<int64_t> keys_;
+    std::optional<int64_t> tried_;
     bool failed_ = false;
 };
 
