@@ -23,7 +23,7 @@ struct CopyResult
     bool at_end;
 };
 
-// The rows that were held by others; to be looked at again.
+// The rows that were held by others; to be looked at again. In physical order, as they are read.
 using RowList = pg::Vector<ItemPointerData>;
 
 // Copies rows of one table in one transaction. `left` gets what is held by others, and has room for it.
@@ -297,15 +297,12 @@ class SwapMove
     {
         book_progress(options_.source, "copying rows",
                       {result.rows, rows_left(index, block), sources_[index].relid,
-                       std::min(block, lowest_held()), file_});
+                       std::min(block, first_held()), file_});
     }
 
-    int64_t lowest_held() const
+    int64_t first_held() const
     {
-        int64_t lowest = PG_INT64_MAX;
-        for (const ItemPointerData &tid : held_)
-            lowest = std::min<int64_t>(lowest, ItemPointerGetBlockNumberNoCheck(&tid));
-        return lowest;
+        return held_.empty() ? PG_INT64_MAX : ItemPointerGetBlockNumberNoCheck(&held_.front());
     }
 
     int64_t rows_left(size_t index, int64_t block) const
@@ -333,8 +330,11 @@ class SwapMove
         steps_.transaction([&] { equal = have_equal_rows(options_.source, options_.target); });
         if (equal)
             return;
-        // The next call looks at every row again.
-        steps_.transaction([&] {
+        // Rows of the copy that are not in the source would stay for ever: the next call begins anew. A
+        // change that is mirrored waits for this or is waited for, and a copy is made by younger snapshots
+        // only.
+        retry_locks(steps_, [&] {
+            empty_copy(options_.target, config_.owner);
             book_progress(options_.source, "copying rows", {0, 0, options_.source, 0, InvalidOid});
         });
         const char *source = pg::pg_call([&] { return get_rel_name(options_.source); });
@@ -343,8 +343,9 @@ class SwapMove
                         target)
             .detail("Something has changed one of them past the triggers: by TRUNCATE of a partition, by "
                     "attaching or detaching one, or by writing to the copy.")
-            .hint("Call again to copy what is missing. If that does not help, tasker.cancel_partition_move() "
-                  "ends the move and leaves the source as it is.");
+            .hint(
+                "The copy has been emptied: call again to copy anew. tasker.cancel_partition_move() ends the "
+                "move and leaves the source as it is.");
     }
 
     Steps &steps_;

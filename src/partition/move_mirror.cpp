@@ -252,6 +252,14 @@ bool has_mirror(Oid source)
     return pg::pg_call([&] { return OidIsValid(get_trigger_oid(source, kMirrorTrigger, true)); });
 }
 
+void empty_copy(Oid target, Oid owner)
+{
+    pg::AsOwner as_owner(owner);
+    const char *statement =
+        pg::pg_call([&] { return psprintf("truncate table %s", quoted_partition(target)); });
+    pg::Spi(pg::Spi::Identity::caller).run_text(statement);
+}
+
 } // namespace tasker::partition
 
 using namespace tasker;
@@ -277,9 +285,6 @@ TASKER_FUNCTION(mirror_truncate)
     const partition::Mirror *mirror = partition::mirror_of(trigger->tg_relation);
     if (mirror == nullptr)
         return PointerGetDatum(nullptr);
-    pg::AsOwner owner(mirror->owner);
-    const char *statement = pg::pg_call(
-        [&] { return psprintf("truncate table %s", partition::quoted_partition(mirror->target)); });
-    pg::Spi(pg::Spi::Identity::caller).run_text(statement);
+    partition::empty_copy(mirror->target, mirror->owner);
     return PointerGetDatum(nullptr);
 }

@@ -14,4 +14,7 @@ void create_mirror(Oid source);
 void drop_mirror(Oid source);
 bool has_mirror(Oid source);
 
+// Empties the target, as its owner. In the current transaction: changes are mirrored before it or after.
+void empty_copy(Oid target, Oid owner);
+
 } // namespace tasker::partition

@@ -152,7 +152,7 @@ void hand_over_sequences(Oid source, Oid target)
     run_texts(query, source, target);
 }
 
-// Rights and publications.
+// Rights, and the place in publications, where the old table has none any more.
 void hand_over_access(Oid source, Oid target)
 {
     static pg::Statement rights(
@@ -177,8 +177,42 @@ void hand_over_access(Oid source, Oid target)
         "where r.prrelid = $1 and not exists (select from pg_catalog.pg_publication_rel o "
         "where o.prpubid = p.oid and o.prrelid = $2)",
         {OIDOID, OIDOID});
+    static pg::Statement withdrawals(
+        "select pg_catalog.format('alter publication %I drop table %s', p.pubname, "
+        "$1::pg_catalog.regclass) from pg_catalog.pg_publication p "
+        "join pg_catalog.pg_publication_rel r on r.prpubid = p.oid where r.prrelid = $1 and $2 <> 0",
+        {OIDOID, OIDOID});
     run_texts(rights, source, target);
     run_texts(publications, source, target);
+    run_texts(withdrawals, source, target);
+}
+
+// Subscribers that had the one table need as many as there are partitions.
+void tell_of_publications(Oid table)
+{
+    static pg::Statement query(
+        "select pg_catalog.string_agg(pg_catalog.quote_ident(p.pubname), ', ' order by p.pubname) "
+        "from pg_catalog.pg_publication p, pg_catalog.pg_class c "
+        "where c.oid = $1 and c.relkind = 'p' and not p.pubviaroot and (p.puballtables or "
+        "exists (select from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = c.oid) "
+        "or "
+        "exists (select from pg_catalog.pg_publication_namespace n where n.pnpubid = p.oid and "
+        "n.pnnspid = c.relnamespace))",
+        {OIDOID});
+    pg::Spi spi;
+    const pg::Rows rows = spi.read_latest(query, {table});
+    if (rows.empty() || rows.is_null(0, 1))
+        return;
+    const std::string_view names = rows.text(0, 1);
+    pg::pg_call([&] {
+        ereport(NOTICE,
+                errmsg("changes of table \"%s\" are published as changes of its partitions from now on",
+                       get_rel_name(table)),
+                errdetail("Publications without publish_via_partition_root: %.*s.",
+                          static_cast<int>(names.size()), names.data()),
+                errhint("Set publish_via_partition_root, or create the partitions where the publications "
+                        "are subscribed to."));
+    });
 }
 
 void swap(Oid source, Oid target, bool undo)
@@ -196,6 +230,7 @@ void swap(Oid source, Oid target, bool undo)
     strike_move(source);
     if (undo)
         end_management(source);
+    tell_of_publications(target);
 }
 
 } // namespace
