@@ -199,6 +199,24 @@ bool is_control_type(Oid type)
     }
 }
 
+ControlKind kind_of_type(Oid type, bool bigint_is_record_id)
+{
+    switch (getBaseType(type)) {
+    case INT8OID:
+        return bigint_is_record_id ? ControlKind::record_id : ControlKind::number;
+    case DATEOID:
+        return ControlKind::date;
+    case TIMESTAMPOID:
+        return ControlKind::timestamp;
+    case TIMESTAMPTZOID:
+        return ControlKind::timestamptz;
+    case UUIDOID:
+        return ControlKind::uuid_v7;
+    default:
+        return ControlKind::number;
+    }
+}
+
 int64_t key_of_datum(Oid type, Datum value)
 {
     switch (type) {

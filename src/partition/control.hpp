@@ -45,6 +45,9 @@ ControlKind parse_control_kind(std::string_view name);
 // Can a set be partitioned by a column of this type? Domains count as what they are over.
 bool is_control_type(Oid type);
 
+// What the values of such a column are. A bigint holds numbers or record ids; the caller knows which.
+ControlKind kind_of_type(Oid type, bool bigint_is_record_id);
+
 constexpr bool has_time(ControlKind kind)
 {
     return kind != ControlKind::number;

@@ -471,18 +471,8 @@ TASKER_FUNCTION(create_partitioned_table_like)
 {
     partition::ParentRequest request{};
     const Oid source = args.oid(0, "source");
-    for (int i = 1; i <= 2; i++) {
-        if (args.is_null(i))
-            throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"%s\" must not be null",
-                            i == 1 ? "parent" : "control");
-    }
-    request.control = NameStr(*DatumGetName(args.datum(2)));
-    request.interval = args.text(3, "partition_interval");
-    request.premake = args.i32(4, "premake");
-    if (!args.is_null(5))
-        request.retention = *DatumGetIntervalP(args.datum(5));
-    request.retention_action = args.text(6, "retention_action");
-    request.start_at = args.optional_text(7);
-    request.timezone = args.text(8, "timezone");
+    if (args.is_null(1))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"parent\" must not be null");
+    partition::read_request(args, 2, &request);
     return ObjectIdGetDatum(partition::create_like(source, *DatumGetName(args.datum(1)), request));
 }

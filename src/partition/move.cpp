@@ -6,6 +6,7 @@
 #include "partition/move_mirror.hpp"
 #include "partition/move_shape.hpp"
 #include "partition/move_source.hpp"
+#include "partition/parent.hpp"
 #include "partition/set_failure.hpp"
 
 namespace tasker::partition {

@@ -86,8 +86,6 @@ MoveOutcome run_swap_move(Steps &steps, const MoveOptions &options);
 
 // The target's identity columns go on where the source's are. In the current transaction.
 void advance_identity(Oid source, Oid target);
-// The set is an ordinary partitioned table from now on.
-void end_management(Oid set);
 
 // Sleeps between transactions; throws when the session is asked to stop.
 void pause_move(int64_t us);

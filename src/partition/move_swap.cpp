@@ -2,6 +2,7 @@
 
 #include "partition/move_mirror.hpp"
 #include "partition/move_source.hpp"
+#include "partition/parent.hpp"
 #include "partition/set_failure.hpp"
 #include "pg/spi.hpp"
 
@@ -290,17 +291,6 @@ void advance_identity(Oid source, Oid target)
         "p.last_value > coalesce(pg_catalog.pg_sequence_last_value(t.seq), p.last_value - 1)",
         {OIDOID, OIDOID});
     pg::Spi().run(query, {source, target});
-}
-
-void end_management(Oid set)
-{
-    static pg::Statement remove("delete from tasker.part_config where parent = $1", {OIDOID});
-    static pg::Statement forget("delete from tasker.part_retirement where parent = $1", {OIDOID});
-    static pg::Statement absolve("delete from tasker.part_failure where parent = $1", {OIDOID});
-    pg::Spi spi;
-    spi.run(remove, {set});
-    spi.run(forget, {set});
-    spi.run(absolve, {set});
 }
 
 } // namespace tasker::partition

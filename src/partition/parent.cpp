@@ -143,25 +143,6 @@ void check_control(const ParentFacts &facts, std::string_view control)
                     control.data());
 }
 
-// A bigint holds numbers, or, when the interval is one of time, record ids.
-ControlKind kind_of(Oid type, std::string_view interval)
-{
-    switch (getBaseType(type)) {
-    case INT8OID:
-        return is_number(interval) ? ControlKind::number : ControlKind::record_id;
-    case DATEOID:
-        return ControlKind::date;
-    case TIMESTAMPOID:
-        return ControlKind::timestamp;
-    case TIMESTAMPTZOID:
-        return ControlKind::timestamptz;
-    case UUIDOID:
-        return ControlKind::uuid_v7;
-    default:
-        return ControlKind::number;
-    }
-}
-
 void check_request(const ParentRequest &request, ControlKind kind)
 {
     NameData schema;
@@ -421,13 +402,29 @@ void check_ownership(Oid relid)
     });
 }
 
+void read_request(const pg::Args &args, int first, ParentRequest *request)
+{
+    if (args.is_null(first))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"control\" must not be null");
+    request->control = NameStr(*DatumGetName(args.datum(first)));
+    request->interval = args.text(first + 1, "partition_interval");
+    request->premake = args.i32(first + 2, "premake");
+    if (!args.is_null(first + 3))
+        request->retention = *DatumGetIntervalP(args.datum(first + 3));
+    request->retention_action = args.text(first + 4, "retention_action");
+    request->start_at = args.optional_text(first + 5);
+    request->timezone = args.text(first + 6, "timezone");
+}
+
 void manage_parent(const ParentRequest &request)
 {
     check_ownership(request.parent);
     const ParentFacts facts = pg::pg_call([&] { return read_facts(request.parent); });
     check_table(facts);
     check_control(facts, request.control);
-    const ControlKind kind = kind_of(facts.column_type, request.interval);
+    // A bigint holds record ids when the interval is one of time.
+    const ControlKind kind =
+        pg::pg_call([&] { return kind_of_type(facts.column_type, !is_number(request.interval)); });
     check_request(request, kind);
 
     pg::pg_call([&] { lock_for_transaction(request.parent, LockKind::creation, ExclusiveLock); });
@@ -474,6 +471,17 @@ void warn_of_unfinished(const SetConfig &config)
 
 } // namespace
 
+void end_management(Oid set)
+{
+    static pg::Statement remove("delete from tasker.part_config where parent = $1", {OIDOID});
+    static pg::Statement forget("delete from tasker.part_retirement where parent = $1", {OIDOID});
+    static pg::Statement absolve("delete from tasker.part_failure where parent = $1", {OIDOID});
+    pg::Spi spi;
+    spi.run(remove, {set});
+    spi.run(forget, {set});
+    spi.run(absolve, {set});
+}
+
 } // namespace tasker::partition
 
 using namespace tasker;
@@ -484,16 +492,7 @@ TASKER_FUNCTION(create_parent)
 {
     partition::ParentRequest request{};
     request.parent = args.oid(0, "parent_table");
-    if (args.is_null(1))
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"control\" must not be null");
-    request.control = NameStr(*DatumGetName(args.datum(1)));
-    request.interval = args.text(2, "partition_interval");
-    request.premake = args.i32(3, "premake");
-    if (!args.is_null(4))
-        request.retention = *DatumGetIntervalP(args.datum(4));
-    request.retention_action = args.text(5, "retention_action");
-    request.start_at = args.optional_text(6);
-    request.timezone = args.text(7, "timezone");
+    partition::read_request(args, 1, &request);
     partition::manage_parent(request);
     return 0;
 }
@@ -503,9 +502,6 @@ TASKER_FUNCTION(create_parent)
 // What a killed retirement has left is the user's from now on: the book knows it no more.
 TASKER_FUNCTION(drop_partition_set)
 {
-    static pg::Statement remove("delete from tasker.part_config where parent = $1", {OIDOID});
-    static pg::Statement forget("delete from tasker.part_retirement where parent = $1", {OIDOID});
-    static pg::Statement absolve("delete from tasker.part_failure where parent = $1", {OIDOID});
     const Oid parent = args.oid(0, "parent");
     const partition::SetConfig config = partition::describe_set(parent);
     if (config.owner_set)
@@ -514,9 +510,6 @@ TASKER_FUNCTION(drop_partition_set)
             .hint("It goes with DROP EXTENSION tasker.");
     partition::check_ownership(parent);
     partition::warn_of_unfinished(config);
-    pg::Spi spi;
-    spi.run(remove, {parent});
-    spi.run(forget, {parent});
-    spi.run(absolve, {parent});
+    partition::end_management(parent);
     return 0;
 }

@@ -230,20 +230,7 @@ bool are_record_ids(const Sample &sample)
 
 ControlKind kind_of(Oid type, const Sample &sample)
 {
-    switch (type) {
-    case INT8OID:
-        return are_record_ids(sample) ? ControlKind::record_id : ControlKind::number;
-    case DATEOID:
-        return ControlKind::date;
-    case TIMESTAMPOID:
-        return ControlKind::timestamp;
-    case TIMESTAMPTZOID:
-        return ControlKind::timestamptz;
-    case UUIDOID:
-        return ControlKind::uuid_v7;
-    default:
-        return ControlKind::number;
-    }
+    return pg::pg_call([&] { return kind_of_type(type, are_record_ids(sample)); });
 }
 
 // 1234567 as 1,234,567.
