@@ -97,12 +97,27 @@ void schedule_duties(pg::Spi &spi, const Target &target, int version)
     }
 }
 
+// Whether the extension is there, only a connection to the database could tell.
+void check_connections(const Target &target)
+{
+    static pg::Statement query("select datallowconn from pg_catalog.pg_database where datname = $1",
+                               {TEXTOID});
+    pg::Spi spi;
+    const pg::Rows rows = spi.run(query, {target.name});
+    if (!rows.empty() && !rows.boolean(0, 1))
+        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "database \"%s\" takes no connections",
+                        target.name)
+            .hint("ALTER DATABASE ... ALLOW_CONNECTIONS true, if its duties are to run.");
+}
+
+// Only the jobs that start() made: others may call duties from jobs of their own.
 int unschedule_duties(pg::Spi &spi, const Target &target)
 {
     static pg::Statement unschedule("select cron.unschedule(jobid) from cron.job "
-                                    "where command like 'call tasker.run\\_duty(%' and database = $1",
-                                    {TEXTOID});
-    return static_cast<int>(spi.run(unschedule, {target.name}).count());
+                                    "where pg_catalog.starts_with(jobname, $2) and "
+                                    "command like 'call tasker.run\\_duty(%' and database = $1",
+                                    {TEXTOID, TEXTOID});
+    return static_cast<int>(spi.run(unschedule, {target.name, kJobPrefix}).count());
 }
 
 // Where pg_cron's own extension is to be made; null when the library is not loaded.
@@ -155,6 +170,7 @@ bool worker_is_meant_to_run()
 TASKER_FUNCTION(start)
 {
     const Target target = target_of(args);
+    check_connections(target);
     if (worker_serves(target)) {
         wake_launcher(pg::pg_call([&] { return get_database_oid(target.name, false); }));
         say_that_worker_runs(target);

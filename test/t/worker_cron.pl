@@ -64,6 +64,8 @@ is(sql($node, "select count(*), count(distinct jobname) from cron.job where user
 	'the jobs run as the owner of the extension');
 like(error_of($node, "select tasker.start('nowhere')"), qr/^3D000: database "nowhere" does not exist/, 'no such database');
 
+like(error_of($node, "select tasker.start('template0')"), qr/^55000: database "template0" takes no connections/, 'nor one that nobody can enter');
+
 my $jobs = sql($node, 'select database, jobname, schedule, command from cron.job order by 1, 2');
 is(sql($node, 'select tasker.start()') . sql($node, "select tasker.start('shop')"), 'pg_cronpg_cron', 'start again');
 is(sql($node, 'select database, jobname, schedule, command from cron.job order by 1, 2'), $jobs, 'changes nothing');
@@ -83,8 +85,10 @@ wait_until($node, $done, "the duties are done in $_ by background workers", $_) 
 
 is(sql($node, "select tasker.stop('shop')"), sql($node, 'select count(*) from cron.job'), 'stop() for one database');
 is(sql($node, "select count(*) from cron.job where database = 'shop'"), 0, 'removes its jobs');
+sql($node, q{select cron.schedule('mine', '0 0 1 1 *', $$call tasker.run_duty('retire')$$)});
 is(sql($node, 'select tasker.stop() > 5'), 't', 'stop() here');
-is(sql($node, 'select count(*) from cron.job'), 0, 'removes the others');
+is(sql($node, 'select jobname from cron.job'), 'mine', 'removes the others, but no job that somebody else made');
+sql($node, q{select cron.unschedule('mine')});
 is(sql($node, 'select tasker.stop()'), 0, 'and has nothing left to do');
 
 # With the worker there is nothing to schedule.
