@@ -90,15 +90,21 @@ struct Pending
 };
 
 // Those that are pending because somebody's DETACH CONCURRENTLY is at work right now are left to him: he
-// would get an error when it is finalized under his hands.
+// would get an error when it is finalized under his hands. Only a role that could detach it counts, and only
+// a text that names it: anybody can write the words into a comment.
 void add_pending(pg::Vector<Pending> &list, Oid only)
 {
     static pg::Statement query(
         "select i.inhparent, i.inhrelid from pg_catalog.pg_inherits i "
-        "join tasker.part_config c on c.parent = i.inhparent where i.inhdetachpending and "
+        "join tasker.part_config c on c.parent = i.inhparent "
+        "join pg_catalog.pg_class p on p.oid = i.inhparent "
+        "join pg_catalog.pg_class k on k.oid = i.inhrelid where i.inhdetachpending and "
         "$1 in (0, i.inhparent) and not exists (select from pg_catalog.pg_stat_activity a "
         "where a.datname = pg_catalog.current_database() and a.state = 'active' and "
-        "a.pid <> pg_catalog.pg_backend_pid() and a.query ~* "
+        "a.pid <> pg_catalog.pg_backend_pid() and "
+        "pg_catalog.pg_has_role(a.usesysid, p.relowner, 'member') and "
+        "pg_catalog.strpos(pg_catalog.lower(a.query), pg_catalog.lower("
+        "  pg_catalog.replace(k.relname::text, '\"', '\"\"'))) > 0 and a.query ~* "
         "'\\mdetach\\s+partition\\M.*\\mconcurrently\\M')",
         {OIDOID});
     pg::Spi spi;

@@ -103,9 +103,22 @@ void add_references(Oid partition, pg::Vector<Reference> &list)
         list.push_back({copy_text(rows, i, 1, memory), copy_text(rows, i, 2, memory)});
 }
 
+[[noreturn]] void refuse_unreadable(const SetConfig &config, Oid partition, const char *table,
+                                    const char *reason)
+{
+    const char *role = pg::pg_call([&] { return GetUserNameFromId(config.owner, true); });
+    throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    "role \"%s\" cannot read all of table %s, which refers to partition \"%s\"",
+                    role != nullptr ? role : "?", table, name_of_relation(partition))
+        .detail("DETACH must see that no row refers there: %s.", reason)
+        .hint("Grant that role, which owns \"%s\", USAGE on the schema and SELECT on the table; where row "
+              "security applies to it, BYPASSRLS.",
+              NameStr(config.parent_name));
+}
+
 // Postgres checks this in the detach itself, and locks the referring table against writers meanwhile: a table
-// whose rows still refer to the partition shall not be locked every time we ask. The owner of the set may
-// have no right to read it; then Postgres' own check decides.
+// whose rows still refer to the partition shall not be locked every time we ask. It reads with the rights of
+// the set's owner; a check that these do not allow is found here, before the partition is booked.
 void check_references(const SetConfig &config, Oid partition)
 {
     pg::ContextResource memory;
@@ -113,16 +126,13 @@ void check_references(const SetConfig &config, Oid partition)
     add_references(partition, references);
     for (const Reference &reference : references) {
         bool found = false;
-        (void)pg::try_in_subtransaction([&] {
+        const std::optional<pg::CaughtError> error = pg::try_in_subtransaction([&] {
             pg::AsOwner owner(config.owner);
-            // Policies of the other table, whoever wrote them, must not run with this role's rights.
-            pg::pg_call([] {
-                (void)set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-                                        true, 0, false);
-            });
             pg::Spi spi(pg::Spi::Identity::caller);
             found = spi.run_text(reference.query).boolean(0, 1);
         });
+        if (error && error->sqlstate() == ERRCODE_INSUFFICIENT_PRIVILEGE)
+            refuse_unreadable(config, partition, reference.table, error->message());
         if (found)
             throw pg::Error(ERRCODE_FOREIGN_KEY_VIOLATION, "rows of table %s refer to partition \"%s\"",
                             reference.table, name_of_relation(partition))

@@ -11,6 +11,10 @@
 #include "partition/create.hpp"
 #include "partition/directory.hpp"
 
+extern "C" {
+#include "utils/rls.h"
+}
+
 namespace tasker::partition {
 
 // Partitions below this key are older than the set's retention; in an owner's set without one they only have
@@ -27,7 +31,22 @@ bool was_just_restored(const SetConfig &config);
 // Why the partition must stay, palloc'd; null when it may go.
 const char *ask(const SetConfig &config, const OwnedSet *owned, const DirectoryEntry &entry);
 
-// Throw what is in the way.
+// Queries in this scope fail instead of applying policies. Those of another table, whoever wrote them, must
+// not run with the rights of a set's owner: neither in our own query nor in the one that DETACH makes. As
+// with LockTimeoutScope, the variable and not the setting.
+class NoRowSecurityScope
+{
+  public:
+    NoRowSecurityScope() noexcept : outer_(row_security) { row_security = false; }
+    ~NoRowSecurityScope() { row_security = outer_; }
+    NoRowSecurityScope(const NoRowSecurityScope &) = delete;
+    NoRowSecurityScope &operator=(const NoRowSecurityScope &) = delete;
+
+  private:
+    bool outer_;
+};
+
+// Throw what is in the way. Called in a NoRowSecurityScope.
 void check_obstacles(const SetConfig &config, Oid partition);
 void check_destination(const SetConfig &config);
 

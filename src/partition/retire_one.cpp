@@ -122,6 +122,7 @@ class Retirement
         if (!hold.held())
             return true; // a record in it is being brought back to life
         LockTimeoutScope timeout(patience_ms(due_.failures));
+        NoRowSecurityScope no_policies;
         Step step = Step::none;
         guarded([&] { step = decide(); });
         if (step == Step::detach_plainly)
@@ -259,16 +260,27 @@ class Retirement
         });
     }
 
+    // Nobody has attached it with other bounds since it was booked.
+    bool has_booked_bounds()
+    {
+        const DirectoryEntry booked = due_.entry;
+        return refresh_bounds() && due_.entry.lower == booked.lower && due_.entry.upper == booked.upper;
+    }
+
     bool detach_concurrently()
     {
         std::optional<pg::CaughtError> error;
         const char *sql = nullptr;
         MemoryContext memory = CurrentMemoryContext;
         LockTimeoutScope timeout(patience_);
-        steps_.transaction([&] {
+        const bool asked = guarded([&] {
+            if (!has_booked_bounds())
+                return; // the next round decides anew
             const char *text = detach_text(config_, relid_, " concurrently");
             sql = pg::pg_call([&] { return MemoryContextStrdup(memory, text); });
         });
+        if (!asked || sql == nullptr)
+            return false;
         try {
             pg::run_top_level(sql, config_.owner);
         } catch (...) {
@@ -304,6 +316,7 @@ class Retirement
         }
         LockTimeoutScope timeout(std::min(kBriefWaitMs, polite_patience_ms()));
         pg::pg_call([&] { LockRelationOid(relid_, AccessExclusiveLock); });
+        (void)refresh_bounds(); // they stay from here on; of a table that has none, DETACH itself complains
         run_as_owner(config_, detach_text(config_, relid_, ""));
         *reason = ask(config_, owned_, due_.entry);
         if (*reason != nullptr)

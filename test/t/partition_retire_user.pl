@@ -238,6 +238,31 @@ is(sql($node, "select bool_and(next_try_at > clock_timestamp()) from (select nex
 sql($node, 'delete from app.referring');
 becomes(standing($old), 'gone', 'without them it goes');
 
+# The owner of the set may not read them all: found before anything is begun, and no policy runs in the owner's name.
+sql($node, q{create role guest login; create schema guest authorization guest; set role app;
+	create table app.visited (id bigint primary key) partition by range (id);
+	grant references on app.visited to guest; grant usage on schema app to guest;
+	create table app.spied (who name); create function app.note() returns boolean language plpgsql as
+		$f$ begin insert into app.spied values (current_user); return true; end $f$});
+sql($node, q{set role guest; create table guest.visitor (id bigint references app.visited)});
+sql($node, q{select tasker.create_parent('app.visited', 'id', '100', 1); select tasker.alter_parent('app.visited', 'retention', '50');
+	select tasker.create_partition('app.visited', '500'); insert into app.visited values (1), (501)});
+$old = sql($node, q{select tasker.partition_of('app.visited', '1')});
+rounds();
+is(sql($node, standing($old)), 'attached', 'a partition that a table of somebody else refers to stays');
+like(reason('app.visited'), qr/^role "app" cannot read all of table guest.visitor, which refers to partition "\w+"\. .*permission denied for schema guest.* Grant that role/, 'with the reason and a hint');
+is(sql($node, "select count(*) from tasker.part_retirement where parent = 'app.visited'::regclass and state = 'leaving'"), '0', 'and is not booked as leaving');
+sql($node, q{grant usage on schema guest to app; set role guest; grant select on guest.visitor to app;
+	insert into guest.visitor values (501); alter table guest.visitor enable row level security;
+	create policy spy on guest.visitor using (app.note())});
+is(sql($node, 'set role app; select count(*) from guest.visitor; select count(*) from app.spied'), "1\n1", 'a policy that the owner of the set would run');
+rounds();
+is(sql($node, standing($old)), 'attached', 'under a policy it stays too');
+like(reason('app.visited'), qr/affected by row-level security policy for table "visitor"/, 'which is said');
+is(sql($node, 'select count(*) from app.spied'), '1', 'and the policy has not run again');
+sql($node, 'drop policy spy on guest.visitor; alter table guest.visitor disable row level security');
+becomes(standing($old), 'gone', 'readable at last, it goes');
+
 # A view reads it.
 $parent = make_set('seen', 'drop');
 $old = old_partition($parent, '2020-01-01');
