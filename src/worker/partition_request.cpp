@@ -1,6 +1,8 @@
 #include "worker/partition_request.hpp"
 
 #include "partition/create.hpp"
+#include "partition/retire_checks.hpp"
+#include "partition/set_failure.hpp"
 #include "worker/duty_runner.hpp"
 #include "worker/shared.hpp"
 
@@ -16,6 +18,7 @@ namespace {
 constexpr int64_t kPatienceUs = 5 * core::kUsPerSecond;
 constexpr int64_t kBeforeCancelUs = 20'000; // a duty that yields gets this long to end by itself
 constexpr int kCreateTimeoutMs = 5000;
+constexpr int kLockWaitMs = 300; // the requester may hold the lock itself, and others wait for their turn
 
 // Takes a free slot, or one whose requester has died; the lock is held. Null when all are in use.
 PartitionRequestSlot *free_request(WorkerShared &state)
@@ -139,7 +142,11 @@ void answer_request(const PartitionRequestSlot &request, bool made)
 bool make_partition(const PartitionRequestSlot &request)
 {
     auto create = [&](Steps &steps) {
-        steps.transaction([&] { partition::create_partition_for(request.parent, request.key); });
+        steps.transaction([&] {
+            partition::LockTimeoutScope timeout(
+                partition::locks_others(request.parent) ? partition::polite_patience_ms() : kLockWaitMs);
+            partition::create_partition_for(request.parent, request.key);
+        });
     };
     RunResult result = run_guarded("partition on demand", kCreateTimeoutMs, create);
     // The cancel that made the running duty yield may have come a moment too late.
