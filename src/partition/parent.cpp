@@ -257,7 +257,7 @@ void make_ahead(const SetConfig &config, const ParentFacts &facts)
 {
     pg::ContextResource memory;
     pg::Vector<int64_t> keys(&memory);
-    add_missing_keys(config, keys);
+    add_missing_keys(config, current_key(config), keys);
     for (const int64_t key : keys) {
         pg::check_for_interrupts();
         if (!facts.has_pending && !OidIsValid(facts.default_partition)) {

@@ -24,13 +24,13 @@ pg::Vector<DirectoryEntry> entries_of(Oid parent, std::pmr::memory_resource *mem
 } // namespace
 
 // A set of numbers that has no partitions begins at 0.
-void add_missing_keys(const SetConfig &config, pg::Vector<int64_t> &keys)
+void add_missing_keys(const SetConfig &config, std::optional<int64_t> now, pg::Vector<int64_t> &keys)
 {
     pg::ContextResource memory;
     const pg::Vector<DirectoryEntry> entries = entries_of(config.parent, &memory);
     const std::span<const DirectoryEntry> occupied{entries.data(), entries.size()};
     const int64_t end = valid_keys(config.control).upper;
-    int64_t key = current_key(config).value_or(0);
+    int64_t key = now.value_or(0);
     for (int i = 0; i <= config.premake && key < end; i++) {
         const auto holder = std::find_if(entries.begin(), entries.end(), [&](const DirectoryEntry &entry) {
             return entry.lower <= key && key < entry.upper;
@@ -55,7 +55,7 @@ bool is_due(const Steps &steps, Oid parent, bool asked_for)
             return;
         pg::ContextResource memory;
         pg::Vector<int64_t> keys(&memory);
-        add_missing_keys(*config, keys);
+        add_missing_keys(*config, current_key(*config), keys);
         due = !keys.empty();
     });
     if (!due && !error)
@@ -92,8 +92,9 @@ class Premake
     }
 
   private:
-    // The next one that is missing now: while the last one was waited for, others may have been attached.
-    // False when there is none.
+    // The next one that is missing: while the last one was waited for, others may have been attached. False
+    // when there is none. What is current stays what it was when the round began, so that each step tries a
+    // greater key.
     bool make_next()
     {
         std::optional<int64_t> next;
@@ -106,14 +107,16 @@ class Premake
         return next.has_value();
     }
 
-    std::optional<int64_t> next_key() const
+    std::optional<int64_t> next_key()
     {
         const std::optional<SetConfig> config = read_set(parent_);
         if (!config)
             return std::nullopt;
+        if (!now_)
+            now_ = current_key(*config).value_or(0);
         pg::ContextResource memory;
         pg::Vector<int64_t> keys(&memory);
-        add_missing_keys(*config, keys);
+        add_missing_keys(*config, now_, keys);
         const auto next =
             std::find_if(keys.begin(), keys.end(), [this](int64_t key) { return !tried_ || key > *tried_; });
         return next != keys.end() ? std::optional(*next) : std::nullopt;
@@ -131,6 +134,7 @@ class Premake
 
     Steps &steps_;
     Oid parent_;
+    std::optional<int64_t> now_;
     std::optional<int64_t> tried_;
     bool failed_ = false;
 };
