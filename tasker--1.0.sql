@@ -1,4 +1,4 @@
--- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/like.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/worker/worker.sql
+-- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/like.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/rights.sql src/worker/worker.sql
 \echo Use "CREATE EXTENSION tasker" to load this file. \quit
 
 -- The schema, the roles and what all planes share.
@@ -1074,6 +1074,441 @@ grant execute on function tasker.next_record_id(), tasker.create_flow(text, json
 grant select on tasker.flow, tasker.processing_queue, tasker.dead_letters, tasker.queue_retention
     to tasker_observer, tasker_admin;
 grant insert on tasker.processing_queue to tasker_producer, tasker_admin;
+
+-- The stream plane: PgQ's model and PgQ's names. Its tables and views; the functions follow in files of their own.
+
+create sequence tasker.queue_queue_id_seq as integer;
+comment on sequence tasker.queue_queue_id_seq is 'Ids of queues in tasker.queue';
+create table tasker.queue (
+    queue_id                       integer primary key default nextval('tasker.queue_queue_id_seq'),
+    queue_name                     text not null unique,
+    queue_ntables                  integer not null default 3 check (queue_ntables = 3),
+    queue_cur_table                integer not null default 0 check (queue_cur_table between 0 and 2),
+    queue_rotation_period          interval not null default '2 hours' check (queue_rotation_period >= '0'),
+    queue_switch_step1             bigint not null default pg_catalog.txid_current(),
+    queue_switch_step2             bigint default pg_catalog.txid_current(),
+    queue_switch_time              timestamptz not null default pg_catalog.now(),
+    queue_external_ticker          boolean not null default false,
+    queue_disable_insert           boolean not null default false,
+    queue_ticker_paused            boolean not null default false,
+    queue_ticker_max_count         integer not null default 500 check (queue_ticker_max_count >= 1),
+    queue_ticker_max_lag           interval not null default '3 seconds' check (queue_ticker_max_lag >= '0'),
+    queue_ticker_idle_period       interval not null default '1 minute' check (queue_ticker_idle_period >= '0'),
+    queue_per_tx_limit             integer check (queue_per_tx_limit >= 0),
+    queue_data_pfx                 text not null,
+    queue_event_seq                text not null,
+    queue_tick_seq                 text not null,
+    queue_extra_maint              text[],
+    queue_metadata_rotation_period interval not null default '2 minutes' check (queue_metadata_rotation_period > '0'),
+    queue_min_tick_interval        interval not null default '1 millisecond' check (queue_min_tick_interval >= '0'),
+    queue_ttl                      interval check (queue_ttl > '0'),
+    queue_paused                   boolean not null default false,
+    queue_rotation_deferrals       bigint not null default 0,
+    queue_rotation_held_by         text
+);
+alter sequence tasker.queue_queue_id_seq owned by tasker.queue.queue_id;
+select pg_catalog.pg_extension_config_dump('tasker.queue', '');
+select pg_catalog.pg_extension_config_dump('tasker.queue_queue_id_seq', '');
+comment on table tasker.queue is
+'The queues of the event stream, with PgQ''s columns. Made by create_queue(); settings are changed with set_queue_config().';
+comment on column tasker.queue.queue_id is 'Key used inside, and in the names of the event tables';
+comment on column tasker.queue.queue_name is 'The name that all functions take';
+comment on column tasker.queue.queue_ntables is 'Event tables that are rotated: 3';
+comment on column tasker.queue.queue_cur_table is 'The one that takes events now';
+comment on column tasker.queue.queue_rotation_period is 'How long a table takes events before the next one does (default 2 hours)';
+comment on column tasker.queue.queue_switch_step1 is 'Transaction of the last rotation';
+comment on column tasker.queue.queue_switch_step2 is
+'A transaction from after the last rotation was committed; null until there has been one. What began later writes to the current table only.';
+comment on column tasker.queue.queue_switch_time is 'When the last rotation happened';
+comment on column tasker.queue.queue_external_ticker is 'Ticks come from outside, by ticker(queue, tick_id, time, event_seq)';
+comment on column tasker.queue.queue_disable_insert is 'Events are refused, except in sessions that replicate';
+comment on column tasker.queue.queue_ticker_paused is 'No ticks are made';
+comment on column tasker.queue.queue_ticker_max_count is 'ticker() ticks at once when so many events wait (default 500)';
+comment on column tasker.queue.queue_ticker_max_lag is 'ticker() lets no event wait for longer (default 3 seconds)';
+comment on column tasker.queue.queue_ticker_idle_period is 'ticker() ticks so often without events (default 1 minute)';
+comment on column tasker.queue.queue_per_tx_limit is 'Most events that one transaction may insert; null: no limit';
+comment on column tasker.queue.queue_data_pfx is 'The event tables are called that, _0, _1 and _2';
+comment on column tasker.queue.queue_event_seq is 'Sequence of event ids';
+comment on column tasker.queue.queue_tick_seq is 'Sequence of tick ids';
+comment on column tasker.queue.queue_extra_maint is 'Functions that maint_operations() names for this queue too';
+comment on column tasker.queue.queue_metadata_rotation_period is
+'How often subscriptions and ticks change their table when they are written to (default 2 minutes); the shortest of all queues counts';
+comment on column tasker.queue.queue_min_tick_interval is 'Shortest time between two ticks of the worker (default 1 millisecond)';
+comment on column tasker.queue.queue_ttl is 'Events older than that are left out of batches; null: none';
+comment on column tasker.queue.queue_paused is 'A paused queue takes events and hands out no batches';
+comment on column tasker.queue.queue_rotation_deferrals is 'Rotations put off in a row because a consumer still needs the table';
+comment on column tasker.queue.queue_rotation_held_by is 'The consumer, or the lock, that put off the last one';
+
+create sequence tasker.consumer_co_id_seq as integer;
+comment on sequence tasker.consumer_co_id_seq is 'Ids of consumers in tasker.consumer';
+create table tasker.consumer (
+    co_id   integer primary key default nextval('tasker.consumer_co_id_seq'),
+    co_name text not null unique
+);
+alter sequence tasker.consumer_co_id_seq owned by tasker.consumer.co_id;
+select pg_catalog.pg_extension_config_dump('tasker.consumer', '');
+select pg_catalog.pg_extension_config_dump('tasker.consumer_co_id_seq', '');
+comment on table tasker.consumer is 'The names of consumers';
+comment on column tasker.consumer.co_id is 'Key used inside';
+comment on column tasker.consumer.co_name is 'The name that all functions take';
+
+-- All event tables are like this one.
+create table tasker.event_template (
+    ev_id     bigint not null,
+    ev_time   timestamptz not null,
+    ev_txid   bigint not null default pg_catalog.txid_current(),
+    ev_owner  integer,
+    ev_retry  integer,
+    ev_type   text,
+    ev_data   text,
+    ev_extra1 text,
+    ev_extra2 text,
+    ev_extra3 text,
+    ev_extra4 text
+);
+comment on table tasker.event_template is 'The shape of the event tables, which is PgQ''s';
+comment on column tasker.event_template.ev_id is 'Unique in its queue; a retried event keeps it';
+comment on column tasker.event_template.ev_time is 'When the event was inserted';
+comment on column tasker.event_template.ev_txid is 'The transaction that inserted it';
+comment on column tasker.event_template.ev_owner is 'The subscription that wants it again; null: all';
+comment on column tasker.event_template.ev_retry is 'How often it has been retried; null: never';
+comment on column tasker.event_template.ev_type is 'What kind of event it is';
+comment on column tasker.event_template.ev_data is 'Its data';
+comment on column tasker.event_template.ev_extra1 is 'More data';
+comment on column tasker.event_template.ev_extra2 is 'More data';
+comment on column tasker.event_template.ev_extra3 is 'More data';
+comment on column tasker.event_template.ev_extra4 is 'More data';
+
+-- Ticks and where consumers stand are in three tables each, of which one is written to; see src/stream/slots.hpp.
+create table tasker.tick_0 (
+    tick_queue     integer not null,
+    tick_id        bigint not null,
+    tick_time      timestamptz not null default pg_catalog.now(),
+    tick_snapshot  txid_snapshot not null default pg_catalog.txid_current_snapshot(),
+    tick_event_seq bigint not null,
+    primary key (tick_queue, tick_id)
+);
+comment on table tasker.tick_0 is 'Ticks; the view tasker.tick shows those of all three tables';
+comment on column tasker.tick_0.tick_queue is 'The queue''s id';
+comment on column tasker.tick_0.tick_id is 'Ascending in its queue';
+comment on column tasker.tick_0.tick_time is 'When the tick was made';
+comment on column tasker.tick_0.tick_snapshot is 'Which transactions had ended: their events are before this tick';
+comment on column tasker.tick_0.tick_event_seq is 'The last event id given out then; a hint at how many events are in a batch';
+create table tasker.tick_1 (like tasker.tick_0 including all);
+create table tasker.tick_2 (like tasker.tick_0 including all);
+create sequence tasker.registration_sub_key_seq as integer;
+comment on sequence tasker.registration_sub_key_seq is 'Keys of subscriptions in tasker.registration';
+create table tasker.registration (
+    sub_key      integer primary key default nextval('tasker.registration_sub_key_seq'),
+    sub_id       integer not null,
+    sub_queue    integer not null,
+    sub_consumer integer not null,
+    unique (sub_queue, sub_consumer)
+);
+create index registration_low_bits on tasker.registration ((sub_key & 1048575)); -- of a batch id
+create index registration_sub_id on tasker.registration (sub_id);
+create index registration_sub_consumer on tasker.registration (sub_consumer);
+alter sequence tasker.registration_sub_key_seq owned by tasker.registration.sub_key;
+select pg_catalog.pg_extension_config_dump('tasker.registration', '');
+select pg_catalog.pg_extension_config_dump('tasker.registration_sub_key_seq', '');
+comment on table tasker.registration is
+'Which consumer reads which queue. Where it stands is in tasker.subscription_0 to 2; the view tasker.subscription shows both as PgQ does.';
+comment on column tasker.registration.sub_key is 'Key used inside';
+comment on column tasker.registration.sub_id is 'Owner of retried events: its own sub_key; for a member of a cooperative consumer that of the consumer';
+comment on column tasker.registration.sub_queue is 'The queue''s id';
+comment on column tasker.registration.sub_consumer is 'The consumer''s id';
+
+create table tasker.subscription_0 (
+    sub_key       integer not null,
+    sub_version   bigint not null,
+    sub_last_tick bigint,
+    sub_active    timestamptz not null default pg_catalog.now(),
+    sub_batch     bigint,
+    sub_next_tick bigint,
+    primary key (sub_key, sub_version)
+);
+comment on table tasker.subscription_0 is
+'Where consumers stand, version after version; the view tasker.subscription shows the newest in all three tables';
+comment on column tasker.subscription_0.sub_key is 'Names the subscription, see tasker.registration';
+comment on column tasker.subscription_0.sub_version is 'Counts its changes; the greatest is the one that counts';
+comment on column tasker.subscription_0.sub_last_tick is 'The tick up to which everything has been read';
+comment on column tasker.subscription_0.sub_active is 'When the consumer was last heard of';
+comment on column tasker.subscription_0.sub_batch is 'Its open batch, or null';
+comment on column tasker.subscription_0.sub_next_tick is 'The tick at the end of that batch';
+create table tasker.subscription_1 (like tasker.subscription_0 including all);
+create table tasker.subscription_2 (like tasker.subscription_0 including all);
+comment on table tasker.tick_1 is 'Ticks; the view tasker.tick shows those of all three tables';
+comment on table tasker.tick_2 is 'Ticks; the view tasker.tick shows those of all three tables';
+comment on table tasker.subscription_1 is 'Where consumers stand, version after version; the view tasker.subscription shows the newest in all three tables';
+comment on table tasker.subscription_2 is 'Where consumers stand, version after version; the view tasker.subscription shows the newest in all three tables';
+select pg_catalog.pg_extension_config_dump('tasker.tick_0', '');
+select pg_catalog.pg_extension_config_dump('tasker.tick_1', '');
+select pg_catalog.pg_extension_config_dump('tasker.tick_2', '');
+select pg_catalog.pg_extension_config_dump('tasker.subscription_0', '');
+select pg_catalog.pg_extension_config_dump('tasker.subscription_1', '');
+select pg_catalog.pg_extension_config_dump('tasker.subscription_2', '');
+
+create sequence tasker.batch_id_seq;
+select pg_catalog.pg_extension_config_dump('tasker.batch_id_seq', '');
+comment on sequence tasker.batch_id_seq is 'A batch id is (the next of these << 20) | the low bits of sub_key';
+
+create table tasker.metadata_rotation (
+    rotation_id                     boolean primary key default true check (rotation_id),
+    rotation_subscription_table     integer not null default 0 check (rotation_subscription_table between 0 and 2),
+    rotation_tick_table             integer not null default 0 check (rotation_tick_table between 0 and 2),
+    rotation_switch_time            timestamptz not null default pg_catalog.now(),
+    last_step2_txid                 bigint default pg_catalog.txid_current(),
+    rotation_subscription_deferrals bigint not null default 0,
+    rotation_tick_deferrals         bigint not null default 0,
+    rotation_held_by                text
+);
+select pg_catalog.pg_extension_config_dump('tasker.metadata_rotation', '');
+comment on table tasker.metadata_rotation is 'Which tables of subscriptions and ticks are active: one row, made with the first queue';
+comment on column tasker.metadata_rotation.rotation_id is 'There is one row';
+comment on column tasker.metadata_rotation.rotation_subscription_table is 'The active table of subscriptions';
+comment on column tasker.metadata_rotation.rotation_tick_table is 'The active table of ticks';
+comment on column tasker.metadata_rotation.rotation_switch_time is 'When the last rotation happened';
+comment on column tasker.metadata_rotation.last_step2_txid is
+'A transaction from after the last rotation was committed; null until there has been one. The next rotation waits for it: a matter of order, and no gate against old snapshots';
+comment on column tasker.metadata_rotation.rotation_subscription_deferrals is 'Rotations of subscriptions put off in a row';
+comment on column tasker.metadata_rotation.rotation_tick_deferrals is 'Rotations of ticks put off in a row';
+comment on column tasker.metadata_rotation.rotation_held_by is 'What put off the last one';
+
+create table tasker.retry_queue (
+    ev_retry_after timestamptz not null,
+    ev_queue       integer not null,
+    like tasker.event_template,
+    primary key (ev_owner, ev_id)
+);
+alter table tasker.retry_queue alter column ev_txid drop not null;
+create index retry_queue_ev_retry_after on tasker.retry_queue (ev_retry_after);
+select pg_catalog.pg_extension_config_dump('tasker.retry_queue', '');
+comment on table tasker.retry_queue is 'Events that come again later; one without a consumer (owner 0) comes for the first time';
+comment on column tasker.retry_queue.ev_retry_after is 'When it comes';
+comment on column tasker.retry_queue.ev_queue is 'The queue''s id';
+comment on column tasker.retry_queue.ev_id is 'As in the queue';
+comment on column tasker.retry_queue.ev_time is 'When the event was inserted at first';
+comment on column tasker.retry_queue.ev_txid is 'The transaction that put it here; not used';
+comment on column tasker.retry_queue.ev_owner is 'The subscription that wants it again';
+comment on column tasker.retry_queue.ev_retry is 'How often it has been retried, this time included';
+comment on column tasker.retry_queue.ev_type is 'What kind of event it is';
+comment on column tasker.retry_queue.ev_data is 'Its data';
+comment on column tasker.retry_queue.ev_extra1 is 'More data';
+comment on column tasker.retry_queue.ev_extra2 is 'More data';
+comment on column tasker.retry_queue.ev_extra3 is 'More data';
+comment on column tasker.retry_queue.ev_extra4 is 'More data';
+
+create function tasker._queue_changed() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_queue_changed';
+comment on function tasker._queue_changed() is 'Makes every session read anew what it has cached of a changed table. Internal.';
+create trigger queue_changed after insert or update or delete or truncate on tasker.queue
+    for each statement execute function tasker._queue_changed();
+alter table tasker.queue enable always trigger queue_changed;
+create trigger queue_changed after insert or update or delete or truncate on tasker.metadata_rotation
+    for each statement execute function tasker._queue_changed();
+alter table tasker.metadata_rotation enable always trigger queue_changed;
+
+create view tasker.tick as
+select tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq from tasker.tick_0
+union all
+select tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq from tasker.tick_1
+union all
+select tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq from tasker.tick_2;
+create view tasker.subscription as
+select r.sub_id, r.sub_queue, r.sub_consumer, v.sub_last_tick, v.sub_active, v.sub_batch, v.sub_next_tick
+from tasker.registration r
+cross join lateral (
+    (select * from tasker.subscription_0 s where s.sub_key = r.sub_key order by s.sub_version desc limit 1)
+    union all
+    (select * from tasker.subscription_1 s where s.sub_key = r.sub_key order by s.sub_version desc limit 1)
+    union all
+    (select * from tasker.subscription_2 s where s.sub_key = r.sub_key order by s.sub_version desc limit 1)
+    order by sub_version desc
+    limit 1
+) v;
+
+comment on view tasker.tick is 'The ticks of all queues, as PgQ''s table of that name';
+comment on column tasker.tick.tick_queue is 'The queue''s id';
+comment on column tasker.tick.tick_id is 'Ascending in its queue';
+comment on column tasker.tick.tick_time is 'When the tick was made';
+comment on column tasker.tick.tick_snapshot is 'Which transactions had ended: their events are before this tick';
+comment on column tasker.tick.tick_event_seq is 'The last event id given out then';
+comment on view tasker.subscription is 'Where each consumer of each queue stands, as PgQ''s table of that name: one row for each registration';
+comment on column tasker.subscription.sub_id is 'Owner of its retried events';
+comment on column tasker.subscription.sub_queue is 'The queue''s id';
+comment on column tasker.subscription.sub_consumer is 'The consumer''s id';
+comment on column tasker.subscription.sub_last_tick is 'The tick up to which everything has been read';
+comment on column tasker.subscription.sub_active is 'When the consumer was last heard of';
+comment on column tasker.subscription.sub_batch is 'Its open batch, or null';
+comment on column tasker.subscription.sub_next_tick is 'The tick at the end of that batch';
+
+-- Queues, events, consumers and batches: PgQ's calls, and the short forms for sending.
+
+create function tasker.create_queue(i_queue_name text) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_create_queue';
+comment on function tasker.create_queue(text) is
+'Creates an event queue with its tables and its first tick. Result: 1, or 0 when there is one of that name. Errors: 22023 bad name.';
+create function tasker.drop_queue(x_queue_name text, x_force boolean) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_drop_queue';
+comment on function tasker.drop_queue(text, boolean) is
+'Drops a queue with its events; with x_force also while consumers are registered, who are unregistered. Result: 1. Errors: 42704 unknown queue; 55000 it has consumers.';
+create function tasker.drop_queue(x_queue_name text) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_drop_queue';
+comment on function tasker.drop_queue(text) is 'The same as drop_queue(x_queue_name, false).';
+
+create function tasker.insert_event(queue_name text, ev_type text, ev_data text) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_insert_event';
+comment on function tasker.insert_event(text, text, text) is
+'Inserts an event in this transaction and returns its id. Errors: 42704 unknown queue; 55000 inserts are disabled; 54000 more than the queue allows one transaction; 42501 no right to produce.';
+create function tasker.insert_event(queue_name text, ev_type text, ev_data text, ev_extra1 text, ev_extra2 text,
+        ev_extra3 text, ev_extra4 text)
+    returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_insert_event';
+comment on function tasker.insert_event(text, text, text, text, text, text, text) is
+'The same as insert_event(queue_name, ev_type, ev_data), with four more columns of text.';
+create function tasker.insert_event_raw(queue_name text, ev_id bigint, ev_time timestamptz, ev_owner integer,
+        ev_retry integer, ev_type text, ev_data text, ev_extra1 text, ev_extra2 text, ev_extra3 text, ev_extra4 text)
+    returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_insert_event_raw';
+comment on function tasker.insert_event_raw(text, bigint, timestamptz, integer, integer, text, text, text, text, text, text) is
+'Inserts an event with all its columns; ev_id null: the next one, ev_time null: now. With an ev_owner only the subscription with that sub_id gets it. Returns its id. Errors: as insert_event().';
+create function tasker.current_event_table(x_queue_name text) returns text
+    language c as 'MODULE_PATHNAME', 'tasker_current_event_table';
+comment on function tasker.current_event_table(text) is
+'The table that takes the events of a queue now, for COPY; whoever writes to it must write in the transaction that asked. Errors: 42704 unknown queue; 55000 inserts are disabled.';
+
+create function tasker.send(queue_name text, payload text) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_text';
+comment on function tasker.send(text, text) is
+'Inserts an event of type ''default'' and returns its id. Errors: as insert_event().';
+create function tasker.send(queue_name text, type_name text, payload text) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_text';
+comment on function tasker.send(text, text, text) is 'Inserts an event and returns its id. Errors: as insert_event().';
+create function tasker.send(queue_name text, payload jsonb) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_jsonb';
+comment on function tasker.send(text, jsonb) is
+'Inserts an event of type ''default'' whose data is the text of a JSON value, and returns its id. Errors: as insert_event().';
+create function tasker.send(queue_name text, type_name text, payload jsonb) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_jsonb';
+comment on function tasker.send(text, text, jsonb) is
+'Inserts an event whose data is the text of a JSON value, and returns its id. Errors: as insert_event().';
+create function tasker.send_batch(queue_name text, type_name text, payloads text[]) returns bigint[]
+    language c as 'MODULE_PATHNAME', 'tasker_send_batch_text';
+comment on function tasker.send_batch(text, text, text[]) is
+'Inserts an event for each payload, together, and returns their ids in the same order. Errors: as insert_event(); 22023 payloads is null.';
+create function tasker.send_batch(queue_name text, payloads text[]) returns bigint[]
+    language c as 'MODULE_PATHNAME', 'tasker_send_batch_text';
+comment on function tasker.send_batch(text, text[]) is
+'The same as send_batch(queue_name, ''default'', payloads).';
+create function tasker.send_batch(queue_name text, type_name text, payloads jsonb[]) returns bigint[]
+    language c as 'MODULE_PATHNAME', 'tasker_send_batch_jsonb';
+comment on function tasker.send_batch(text, text, jsonb[]) is
+'The same as send_batch() with payloads of text, for JSON values.';
+create function tasker.send_batch(queue_name text, payloads jsonb[]) returns bigint[]
+    language c as 'MODULE_PATHNAME', 'tasker_send_batch_jsonb';
+comment on function tasker.send_batch(text, jsonb[]) is
+'The same as send_batch(queue_name, ''default'', payloads).';
+
+create function tasker.register_consumer(x_queue_name text, x_consumer_id text) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_register_consumer';
+comment on function tasker.register_consumer(text, text) is
+'Registers a consumer on a queue; it gets the events after the last tick. Result: 1, or 0 when it was registered. Errors: 22023 bad name; 42704 unknown queue; 55000 the queue has no tick.';
+create function tasker.register_consumer_at(x_queue_name text, x_consumer_name text, x_tick_pos bigint) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_register_consumer_at';
+comment on function tasker.register_consumer_at(text, text, bigint) is
+'Registers a consumer so that it gets the events after a tick (null: the last); one that is registered is put there, and its open batch is dropped. Result: 1, or 0 when it was registered. Errors: 22023 bad name; 42704 unknown queue or tick.';
+create function tasker.unregister_consumer(x_queue_name text, x_consumer_name text) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_unregister_consumer';
+comment on function tasker.unregister_consumer(text, text) is
+'Ends a subscription; its retried events go. Result: how many subscriptions went (a cooperative consumer goes with its members), 0 when there was none. Errors: 22023 an argument is null.';
+create function tasker.subscribe(queue text, consumer text) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_register_consumer';
+comment on function tasker.subscribe(text, text) is 'The same as register_consumer().';
+create function tasker.unsubscribe(queue text, consumer text) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_unregister_consumer';
+comment on function tasker.unsubscribe(text, text) is 'The same as unregister_consumer().';
+
+create function tasker.next_batch(i_queue_name text, i_consumer_name text) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_next_batch';
+comment on function tasker.next_batch(text, text) is
+'The consumer''s open batch, or else the next one, which it opens; null when there is none yet. Errors: 42704 the consumer is not registered.';
+create function tasker.next_batch_info(i_queue_name text, i_consumer_name text, out batch_id bigint,
+        out cur_tick_id bigint, out prev_tick_id bigint, out cur_tick_time timestamptz, out prev_tick_time timestamptz,
+        out cur_tick_event_seq bigint, out prev_tick_event_seq bigint)
+    language c as 'MODULE_PATHNAME', 'tasker_next_batch_info';
+comment on function tasker.next_batch_info(text, text) is
+'The same as next_batch(), with the ticks that it lies between: their ids, times and event ids. All null when there is no batch yet.';
+create function tasker.next_batch_custom(i_queue_name text, i_consumer_name text, i_min_lag interval,
+        i_min_count integer, i_min_interval interval, out batch_id bigint,
+        out cur_tick_id bigint, out prev_tick_id bigint, out cur_tick_time timestamptz, out prev_tick_time timestamptz,
+        out cur_tick_event_seq bigint, out prev_tick_event_seq bigint)
+    language c as 'MODULE_PATHNAME', 'tasker_next_batch_custom';
+comment on function tasker.next_batch_custom(text, text, interval, integer, interval) is
+'The same as next_batch_info(), for a new batch whose end is at least i_min_lag old, and that has about i_min_count events or covers i_min_interval, whichever comes first; each may be null. Errors: 42704 the consumer is not registered; 22023 a negative interval.';
+create function tasker.get_batch_events(x_batch_id bigint, out ev_id bigint, out ev_time timestamptz, out ev_txid bigint,
+        out ev_retry integer, out ev_type text, out ev_data text, out ev_extra1 text, out ev_extra2 text,
+        out ev_extra3 text, out ev_extra4 text)
+    returns setof record
+    language c rows 500 as 'MODULE_PATHNAME', 'tasker_get_batch_events';
+comment on function tasker.get_batch_events(bigint) is
+'The events of an open batch in the order of their ids. Errors: 42704 the batch is not open.';
+create function tasker.finish_batch(x_batch_id bigint) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_finish_batch';
+comment on function tasker.finish_batch(bigint) is
+'Closes a batch: its consumer goes on after it. Result: 1, or 0 with a warning when the batch is not open. Errors: 22023 x_batch_id is null.';
+create function tasker.ack(batch_id bigint) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_finish_batch';
+comment on function tasker.ack(bigint) is 'The same as finish_batch().';
+
+create function tasker.ticker(i_queue_name text) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_ticker_of_queue';
+comment on function tasker.ticker(text) is
+'Makes a tick of one queue if one is due by its ticker settings, and returns its id, else null. Errors: 42704 unknown queue; 55000 its ticker is external or paused.';
+create function tasker.ticker() returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_ticker';
+comment on function tasker.ticker() is
+'Makes the ticks that are due by the ticker settings, for all queues but those whose ticker is external or paused; returns their number.';
+create function tasker.ticker(i_queue_name text, i_tick_id bigint, i_orig_timestamp timestamptz, i_event_seq bigint)
+    returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_external_ticker';
+comment on function tasker.ticker(text, bigint, timestamptz, bigint) is
+'Makes a tick that an external ticker has decided on, and returns its id. Errors: 42704 unknown queue; 55000 its ticker is not external, or is paused.';
+create function tasker.force_tick(i_queue_name text) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_force_tick';
+comment on function tasker.force_tick(text) is
+'Makes the queue''s next tick due at the next ticker(), by raising the sequence of event ids; returns the last tick''s id. An external or paused ticker is left alone. Errors: 42704 unknown queue.';
+create function tasker.force_next_tick(queue text) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_force_tick';
+comment on function tasker.force_next_tick(text) is 'The same as force_tick().';
+create function tasker.version() returns text
+    language c immutable as 'MODULE_PATHNAME', 'tasker_version';
+comment on function tasker.version() is 'The version of the extension''s library.';
+
+-- Rights on the stream: nothing for PUBLIC.
+revoke all on all functions in schema tasker from public;
+revoke all on all procedures in schema tasker from public;
+grant execute on function tasker.insert_event(text, text, text),
+    tasker.insert_event(text, text, text, text, text, text, text),
+    tasker.send(text, text), tasker.send(text, text, text), tasker.send(text, jsonb), tasker.send(text, text, jsonb),
+    tasker.send_batch(text, text[]), tasker.send_batch(text, text, text[]),
+    tasker.send_batch(text, jsonb[]), tasker.send_batch(text, text, jsonb[])
+    to tasker_producer, tasker_admin;
+grant execute on function tasker.register_consumer(text, text), tasker.unregister_consumer(text, text),
+    tasker.subscribe(text, text), tasker.unsubscribe(text, text),
+    tasker.next_batch(text, text), tasker.next_batch_info(text, text),
+    tasker.next_batch_custom(text, text, interval, integer, interval),
+    tasker.get_batch_events(bigint), tasker.finish_batch(bigint), tasker.ack(bigint)
+    to tasker_worker, tasker_admin;
+grant execute on function tasker.create_queue(text), tasker.drop_queue(text), tasker.drop_queue(text, boolean),
+    tasker.insert_event_raw(text, bigint, timestamptz, integer, integer, text, text, text, text, text, text),
+    tasker.current_event_table(text), tasker.register_consumer_at(text, text, bigint),
+    tasker.ticker(), tasker.ticker(text), tasker.ticker(text, bigint, timestamptz, bigint),
+    tasker.force_tick(text), tasker.force_next_tick(text)
+    to tasker_admin;
+grant execute on function tasker.version() to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
+grant select on tasker.queue, tasker.consumer, tasker.tick, tasker.subscription, tasker.registration,
+    tasker.metadata_rotation
+    to tasker_observer, tasker_admin;
 
 -- The worker plane: what the background worker does and how it fares, and its duties as calls.
 

@@ -1,0 +1,43 @@
+// Batches: what lies between two ticks.
+#pragma once
+
+#include "stream/subscription.hpp"
+#include "stream/tick.hpp"
+
+namespace tasker::stream {
+
+struct BatchLimits
+{
+    std::optional<int64_t> min_lag_us;
+    std::optional<int64_t> min_count;
+    std::optional<int64_t> min_interval_us;
+};
+
+struct Batch
+{
+    int64_t id;
+    Tick current;
+    Tick previous;
+};
+
+// The consumer's open batch, or a new one; nothing when there is no tick for it yet. Errors:
+// undefined_object.
+std::optional<Batch> next_batch(std::string_view queue_name, std::string_view consumer,
+                                const BatchLimits &limits);
+
+// Where the events of a batch are.
+struct BatchPlan
+{
+    Queue queue;
+    int32_t sub_id;
+    core::TickSnapshot previous;
+    core::TickSnapshot current;
+};
+
+// Errors: undefined_object.
+BatchPlan plan_of(int64_t batch_id);
+
+// The event tables that may hold events of the batch.
+std::span<const Oid> tables_of(const BatchPlan &plan, Oid (&list)[kTables]);
+
+} // namespace tasker::stream

@@ -1,0 +1,166 @@
+// get_batch_events(): the events of a batch, in the order of their ids.
+//
+// The plan is PgQ's (core/tick_snapshot.hpp): one range of the index on ev_txid and single ids before it.
+// What a transaction that was rolled back has left is not visible; what is visible is of the batch when the
+// later tick sees its transaction and the earlier one does not.
+#include "pg/function.hpp"
+#include "stream/batch.hpp"
+#include "stream/event.hpp"
+
+extern "C" {
+#include "parser/parse_oper.h"
+#include "utils/tuplesort.h"
+}
+
+namespace tasker::stream {
+namespace {
+
+constexpr uint64_t kNear = 100; // ids that are rather read through than looked up
+
+// The events of one batch on their way to a tuple store. Plain C inside: may ereport.
+class EventReader
+{
+  public:
+    EventReader(const BatchPlan &plan, Snapshot snapshot, Tuplesortstate *sort)
+        : plan_(plan), snapshot_(snapshot), sort_(sort)
+    {
+        if (plan.queue.ttl_us > 0)
+            oldest_ = GetCurrentTimestamp() - plan.queue.ttl_us;
+    }
+
+    void read(Oid table, core::XidRange range, std::span<const uint64_t> single)
+    {
+        Relation heap = table_open(table, AccessShareLock);
+        List *indexes = RelationGetIndexList(heap);
+        Relation index = open_txid_index(heap, indexes);
+        TupleTableSlot *slot = table_slot_create(heap, nullptr);
+        IndexScanDesc scan = tasker_index_beginscan(heap, index, snapshot_, 2);
+
+        scan_ids(scan, slot, range);
+        for (const uint64_t xid : single)
+            scan_ids(scan, slot, {xid, xid + 1});
+        index_endscan(scan);
+        ExecDropSingleTupleTableSlot(slot);
+        index_close(index, AccessShareLock);
+        table_close(heap, AccessShareLock);
+        list_free(indexes);
+    }
+
+  private:
+    static Relation open_txid_index(Relation heap, List *indexes)
+    {
+        ListCell *cell = nullptr;
+        foreach (cell, indexes) {
+            Relation index = index_open(lfirst_oid(cell), AccessShareLock);
+            const Form_pg_index form = index->rd_index;
+            if (form->indnatts == 1 && form->indkey.values[0] == kEvTxid && form->indisvalid &&
+                index->rd_rel->relam == BTREE_AM_OID &&
+                heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr))
+                return index;
+            index_close(index, AccessShareLock);
+        }
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("event table \"%s\" has no index on ev_txid", RelationGetRelationName(heap)));
+        pg_unreachable();
+    }
+
+    void scan_ids(IndexScanDesc scan, TupleTableSlot *slot, core::XidRange range)
+    {
+        ScanKeyData keys[2];
+        ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE,
+                    Int64GetDatum(static_cast<int64_t>(range.from)));
+        ScanKeyInit(&keys[1], 1, BTLessStrategyNumber, F_INT8LT,
+                    Int64GetDatum(static_cast<int64_t>(range.to)));
+        index_rescan(scan, keys, 2, nullptr, 0);
+        while (index_getnext_slot(scan, ForwardScanDirection, slot)) {
+            CHECK_FOR_INTERRUPTS();
+            slot_getsomeattrs(slot, kEvOwner);
+            if (is_of_batch(slot))
+                tuplesort_puttupleslot(sort_, slot);
+        }
+    }
+
+    bool is_of_batch(TupleTableSlot *slot)
+    {
+        const auto xid = static_cast<uint64_t>(DatumGetInt64(slot->tts_values[kEvTxid - 1]));
+        if (xid != last_xid_) { // events of one transaction mostly stand together
+            last_xid_ = xid;
+            last_is_between_ = core::is_between(plan_.previous, plan_.current, xid);
+        }
+        if (!last_is_between_ || DatumGetTimestampTz(slot->tts_values[kEvTime - 1]) < oldest_)
+            return false;
+        return slot->tts_isnull[kEvOwner - 1] ||
+               DatumGetInt32(slot->tts_values[kEvOwner - 1]) == plan_.sub_id;
+    }
+
+    const BatchPlan &plan_;
+    Snapshot snapshot_;
+    Tuplesortstate *sort_;
+    TimestampTz oldest_ = PG_INT64_MIN;
+    uint64_t last_xid_ = 0;
+    bool last_is_between_ = false;
+};
+
+Tuplesortstate *begin_sort(Relation heap)
+{
+    AttrNumber column = kEvId;
+    Oid sort_operator = 0;
+    Oid collation = InvalidOid;
+    bool nulls_first = false;
+    get_sort_group_operators(INT8OID, true, false, false, &sort_operator, nullptr, nullptr, nullptr);
+    return tuplesort_begin_heap(RelationGetDescr(heap), 1, &column, &sort_operator, &collation, &nulls_first,
+                                work_mem, nullptr, TUPLESORT_NONE);
+}
+
+// ev_id, ev_time, ev_txid, ev_retry, ev_type, ev_data, ev_extra1 .. ev_extra4: a row without its owner.
+void return_sorted(const pg::Args &args, Tuplesortstate *sort, Relation heap, pg::ResultSet &result)
+{
+    constexpr int kColumns = kEvColumns - 1;
+    TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsMinimalTuple);
+    (void)args;
+    tuplesort_performsort(sort);
+    while (tuplesort_gettupleslot(sort, true, false, slot, nullptr)) {
+        Datum values[kColumns];
+        bool nulls[kColumns];
+        CHECK_FOR_INTERRUPTS();
+        slot_getallattrs(slot);
+        for (int from = 0, to = 0; from < kEvColumns; from++) {
+            if (from == kEvOwner - 1)
+                continue;
+            values[to] = slot->tts_values[from];
+            nulls[to++] = slot->tts_isnull[from];
+        }
+        result.add(values, nulls);
+    }
+    ExecDropSingleTupleTableSlot(slot);
+}
+
+} // namespace
+} // namespace tasker::stream
+
+using namespace tasker;
+using namespace tasker::stream;
+
+// get_batch_events(x_batch_id)
+TASKER_FUNCTION(get_batch_events)
+{
+    pg::ResultSet result(args.call());
+    pg::ContextResource memory;
+    const BatchPlan plan = plan_of(args.i64(0, "x_batch_id"));
+    pg::Vector<uint64_t> single(&memory);
+    const core::XidRange range = core::plan_batch(plan.previous, plan.current, kNear, single);
+    pg::pg_call([&] {
+        Oid list[kTables];
+        Relation parent = table_open(plan.queue.parent, AccessShareLock);
+        Tuplesortstate *sort = begin_sort(parent);
+        PushActiveSnapshot(GetLatestSnapshot());
+        EventReader reader(plan, GetActiveSnapshot(), sort);
+        for (Oid table : tables_of(plan, list))
+            reader.read(table, range, {single.data(), single.size()});
+        PopActiveSnapshot();
+        return_sorted(args, sort, parent, result);
+        tuplesort_end(sort);
+        table_close(parent, AccessShareLock);
+    });
+    return 0;
+}

@@ -1,0 +1,138 @@
+// create_queue() and drop_queue(): a queue's row, its tables and its sequences.
+#include "pg/function.hpp"
+#include "pg/spi.hpp"
+#include "stream/queue.hpp"
+#include "stream/slots.hpp"
+#include "stream/tick.hpp"
+
+extern "C" {
+#include "catalog/dependency.h"
+}
+
+using namespace tasker;
+using namespace tasker::stream;
+
+namespace {
+
+void run_ddl(const char *format, int32_t id, int table = 0)
+{
+    pg::Spi spi;
+    spi.run_text(pg::pg_call([&] { return psprintf(format, id, table); }));
+}
+
+// What is made at run time is no member of the extension, so that a dump carries it; but it goes with it.
+void tie_to_extension(const char *name)
+{
+    pg::pg_call([&] {
+        const ObjectAddress table = {RelationRelationId,
+                                     get_relname_relid(name, get_namespace_oid("tasker", false)), 0};
+        const ObjectAddress extension = {ExtensionRelationId, get_extension_oid("tasker", false), 0};
+        recordDependencyOn(&table, &extension, DEPENDENCY_AUTO_EXTENSION);
+    });
+}
+
+void make_tables(int32_t id)
+{
+    run_ddl("create sequence tasker.event_%1$d_tick_seq", id);
+    run_ddl("create sequence tasker.event_%1$d_id_seq", id);
+    run_ddl("create table tasker.event_%1$d (like tasker.event_template including defaults)", id);
+    for (int i = 0; i < kTables; i++) {
+        run_ddl("create table tasker.event_%1$d_%2$d () inherits (tasker.event_%1$d) "
+                "with (autovacuum_enabled = off, toast.autovacuum_enabled = off)",
+                id, i);
+        run_ddl(
+            "alter table tasker.event_%1$d_%2$d alter ev_id set default nextval('tasker.event_%1$d_id_seq')",
+            id, i);
+        run_ddl("create index event_%1$d_%2$d_txid_idx on tasker.event_%1$d_%2$d (ev_txid)", id, i);
+    }
+    for (const char *format :
+         {"event_%d", "event_%d_0", "event_%d_1", "event_%d_2", "event_%d_tick_seq", "event_%d_id_seq"})
+        tie_to_extension(pg::pg_call([&] { return psprintf(format, id); }));
+}
+
+// Nothing when there is a queue of that name already.
+std::optional<int32_t> insert_queue(std::string_view name)
+{
+    static pg::Statement insert(
+        "with i as (select nextval('tasker.queue_queue_id_seq')::integer as id) insert into tasker.queue "
+        "(queue_id, queue_name, queue_data_pfx, queue_event_seq, queue_tick_seq) "
+        "select id, $1, 'tasker.event_' || id, 'tasker.event_' || id || '_id_seq', "
+        "'tasker.event_' || id || '_tick_seq' from i on conflict (queue_name) do nothing returning queue_id",
+        {TEXTOID});
+    pg::Spi spi;
+    const pg::Rows rows = spi.run_latest(insert, {name});
+    return rows.empty() ? std::nullopt : std::optional(rows.i32(0, 1));
+}
+
+void lock_queue_row(int32_t queue_id)
+{
+    static pg::Statement lock("select from tasker.queue where queue_id = $1 for update", {INT4OID});
+    pg::Spi().run_latest(lock, {queue_id});
+}
+
+} // namespace
+
+// create_queue(i_queue_name): 1 when it was made, 0 when it was there.
+TASKER_FUNCTION(create_queue)
+{
+    const std::string_view name = args.name(0, "i_queue_name");
+    if (find_queue(name))
+        return args.result(int32_t{0});
+    prepare_slots();
+    const std::optional<int32_t> id = insert_queue(name);
+    if (!id)
+        return args.result(int32_t{0});
+    make_tables(*id);
+    const Queue queue = queue_named(name);
+    lock_ticks(queue.queue_id);
+    make_tick(queue, 0);
+    return args.result(int32_t{1});
+}
+
+namespace {
+
+bool has_consumers(int32_t queue_id)
+{
+    static pg::Statement query("select from tasker.registration where sub_queue = $1 limit 1", {INT4OID});
+    pg::Spi spi;
+    return !spi.read_latest(query, {queue_id}).empty();
+}
+
+// Its ticks, its registrations, and the consumers that have no other queue.
+void remove_rows_of(int32_t queue_id)
+{
+    static pg::Statement removals[] = {
+        {"delete from tasker.retry_queue where ev_queue = $1", {INT4OID}},
+        {"with gone as (delete from tasker.registration where sub_queue = $1 returning sub_consumer) "
+         "delete from tasker.consumer c using gone where c.co_id = gone.sub_consumer and not exists "
+         "(select from tasker.registration r where r.sub_consumer = c.co_id and r.sub_queue <> $1)",
+         {INT4OID}},
+        {"delete from tasker.tick_0 where tick_queue = $1", {INT4OID}},
+        {"delete from tasker.tick_1 where tick_queue = $1", {INT4OID}},
+        {"delete from tasker.tick_2 where tick_queue = $1", {INT4OID}},
+        {"delete from tasker.queue where queue_id = $1", {INT4OID}},
+    };
+    pg::Spi spi;
+    for (pg::Statement &removal : removals)
+        spi.run_latest(removal, {queue_id});
+}
+
+} // namespace
+
+// drop_queue(x_queue_name, x_force): 1.
+TASKER_FUNCTION(drop_queue)
+{
+    const Queue queue = queue_named(args.text(0, "x_queue_name"));
+    const bool force = args.call()->nargs > 1 && args.boolean(1, "x_force");
+    lock_queue_row(queue.queue_id);
+    lock_ticks(queue.queue_id);
+    if (!force && has_consumers(queue.queue_id))
+        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "queue \"%s\" has consumers", queue.name)
+            .hint("Unregister them, or drop the queue by force.");
+    for (int i = 0; i < kTables; i++)
+        run_ddl("drop table tasker.event_%1$d_%2$d", queue.queue_id, i);
+    run_ddl("drop table tasker.event_%1$d", queue.queue_id);
+    run_ddl("drop sequence tasker.event_%1$d_tick_seq, tasker.event_%1$d_id_seq", queue.queue_id);
+    remove_rows_of(queue.queue_id);
+    return args.result(int32_t{1});
+}

@@ -1,0 +1,185 @@
+#include "stream/slots.hpp"
+
+#include "pg/function.hpp"
+#include "pg/spi.hpp"
+
+namespace tasker::stream {
+namespace {
+
+Slots cached{};
+Oid rotation_table = InvalidOid;
+bool cache_valid = false;
+bool callback_registered = false;
+
+void on_relcache_invalidation(Datum, Oid relid)
+{
+    if (relid == InvalidOid || relid == rotation_table)
+        cache_valid = false;
+}
+
+void watch()
+{
+    pg::pg_call([] {
+        if (!callback_registered)
+            CacheRegisterRelcacheCallback(on_relcache_invalidation, 0);
+        callback_registered = true;
+        rotation_table = get_relname_relid("metadata_rotation", get_namespace_oid("tasker", false));
+        cache_valid = true;
+    });
+}
+
+Slots read_slots()
+{
+    static pg::Statement query(
+        "select rotation_subscription_table, rotation_tick_table, 'tasker.subscription_0'::regclass::oid, "
+        "'tasker.subscription_1'::regclass::oid, 'tasker.subscription_2'::regclass::oid, "
+        "'tasker.tick_0'::regclass::oid, 'tasker.tick_1'::regclass::oid, 'tasker.tick_2'::regclass::oid, "
+        "'tasker.registration'::regclass::oid from tasker.metadata_rotation",
+        {});
+    watch(); // first: a change from here on must not be lost
+    pg::Spi spi;
+    const pg::Rows rows = spi.read_latest(query);
+    if (rows.empty()) {
+        cache_valid = false;
+        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "there is no queue yet")
+            .hint("Create one with tasker.create_queue().");
+    }
+    Slots slots{rows.i32(0, 1), rows.i32(0, 2), {}, {}, rows.oid(0, 9)};
+    for (int i = 0; i < kTables; i++) {
+        slots.subscriptions[i] = rows.oid(0, 3 + i);
+        slots.ticks[i] = rows.oid(0, 6 + i);
+    }
+    return slots;
+}
+
+// Plain C from here on: may ereport.
+
+bool is_backward(Seek seek)
+{
+    return seek == Seek::last || seek == Seek::last_before;
+}
+
+ScanDirection direction_of(Seek seek)
+{
+    return is_backward(seek) ? BackwardScanDirection : ForwardScanDirection;
+}
+
+int scan_keys(Seek seek, int32_t key, int64_t value, ScanKeyData *keys)
+{
+    ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key));
+    if (seek == Seek::last)
+        return 1;
+    if (seek == Seek::equal)
+        ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(value));
+    else if (seek == Seek::last_before)
+        ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(value));
+    else
+        ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(value));
+    return 2;
+}
+
+void copy_row(TupleTableSlot *slot, SlotRow *row)
+{
+    TupleDesc descriptor = slot->tts_tupleDescriptor;
+    slot_getallattrs(slot);
+    for (int i = 0; i < kSlotColumns; i++) {
+        row->nulls[i] = i >= descriptor->natts || slot->tts_isnull[i];
+        row->values[i] = 0;
+        if (!row->nulls[i])
+            row->values[i] = datumCopy(slot->tts_values[i], TupleDescAttr(descriptor, i)->attbyval,
+                                       TupleDescAttr(descriptor, i)->attlen);
+    }
+}
+
+Relation open_primary_key(Relation heap)
+{
+    const Oid index = (RelationGetIndexList(heap), heap->rd_pkindex);
+    if (!OidIsValid(index))
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("table \"%s\" has no primary key", RelationGetRelationName(heap)));
+    return index_open(index, AccessShareLock);
+}
+
+// The first row in one table; false when there is none.
+bool find_in_table(Oid table, int32_t key, Seek seek, int64_t value, bool keep, SlotRow *row)
+{
+    Relation heap = table_open(table, AccessShareLock);
+    PushActiveSnapshot(GetLatestSnapshot()); // taken under the lock: what was emptied before is not there
+    Relation index = open_primary_key(heap);
+    TupleTableSlot *slot = table_slot_create(heap, nullptr);
+    ScanKeyData keys[2];
+    const int count = scan_keys(seek, key, value, keys);
+    IndexScanDesc scan = tasker_index_beginscan(heap, index, GetActiveSnapshot(), count);
+    index_rescan(scan, keys, count, nullptr, 0);
+    const bool found = index_getnext_slot(scan, direction_of(seek), slot);
+    if (found)
+        copy_row(slot, row);
+    index_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    index_close(index, AccessShareLock);
+    PopActiveSnapshot();
+    table_close(heap, keep ? NoLock : AccessShareLock);
+    return found;
+}
+
+bool is_before(const SlotRow &a, const SlotRow &b, Seek seek)
+{
+    return is_backward(seek) ? a.i64(1) > b.i64(1) : a.i64(1) < b.i64(1);
+}
+
+} // namespace
+
+Slots current_slots()
+{
+    pg::pg_call([] { AcceptInvalidationMessages(); });
+    if (!cache_valid)
+        cached = read_slots();
+    return cached;
+}
+
+int32_t hold_subscriptions()
+{
+    const Slots slots = current_slots();
+    pg::pg_call([&] { LockRelationOid(slots.subscriptions[slots.subscription], RowExclusiveLock); });
+    return slots.subscription;
+}
+
+int32_t hold_ticks()
+{
+    const Slots slots = current_slots();
+    pg::pg_call([&] { LockRelationOid(slots.ticks[slots.tick], RowExclusiveLock); });
+    return slots.tick;
+}
+
+void prepare_slots()
+{
+    static pg::Statement insert("insert into tasker.metadata_rotation default values on conflict do nothing",
+                                {});
+    pg::Spi().run(insert);
+}
+
+std::optional<SlotRow> find_row(const Oid (&tables)[kTables], int32_t key, Seek seek, int64_t value,
+                                bool keep)
+{
+    std::optional<SlotRow> best;
+    for (int32_t i = 0; i < kTables; i++) {
+        SlotRow row{i, {}, {}};
+        if (!pg::pg_call([&] { return find_in_table(tables[i], key, seek, value, keep, &row); }))
+            continue;
+        if (!best || is_before(row, *best, seek))
+            best = row;
+    }
+    return best;
+}
+
+bool lock_key(int32_t sub_key, bool wait)
+{
+    const Oid registration = current_slots().registration;
+    return pg::pg_call([&] {
+        LOCKTAG tag;
+        SET_LOCKTAG_OBJECT(tag, MyDatabaseId, registration, static_cast<Oid>(sub_key), 0);
+        return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+    });
+}
+
+} // namespace tasker::stream
