@@ -12,8 +12,9 @@ MODULE_big = tasker
 # The script is assembled in the order of the planes: no plane refers to one above it.
 SQL_PARTS = src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql \
 	src/partition/like.sql src/partition/views.sql src/partition/move.sql \
-	src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/rights.sql \
-	src/worker/worker.sql
+	src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/views.sql src/stream/rotate.sql \
+	src/stream/info.sql src/stream/retry.sql src/stream/coop.sql src/stream/triga.sql src/stream/wake.sql \
+	src/stream/restore.sql src/stream/rights.sql src/worker/worker.sql
 DATA      = $(EXTENSION)--$(EXTVERSION).sql
 
 SOURCES = $(sort $(wildcard src/*.cpp src/*/*.cpp))

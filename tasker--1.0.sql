@@ -1,4 +1,4 @@
--- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/like.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/rights.sql src/worker/worker.sql
+-- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/like.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/views.sql src/stream/rotate.sql src/stream/info.sql src/stream/retry.sql src/stream/coop.sql src/stream/triga.sql src/stream/wake.sql src/stream/restore.sql src/stream/rights.sql src/worker/worker.sql
 \echo Use "CREATE EXTENSION tasker" to load this file. \quit
 
 -- The schema, the roles and what all planes share.
@@ -1483,6 +1483,22 @@ comment on function tasker.force_next_tick(text) is 'The same as force_tick().';
 create function tasker.version() returns text
     language c immutable as 'MODULE_PATHNAME', 'tasker_version';
 comment on function tasker.version() is 'The version of the extension''s library.';
+
+-- The views tasker.tick and tasker.subscription for insert, update and delete.
+
+-- Rotation: tables of events, subscriptions and ticks that are emptied in turn, and the rounds of maintenance.
+
+-- Settings of queues, and what queues, consumers and batches look like.
+
+-- Events that come again, dead letters, and the short forms for receiving.
+
+-- Cooperative consumers: members that share one position.
+
+-- Triggers that turn changes of tables into events.
+
+-- The ticker that follows commits, and waiting for a batch.
+
+-- After a restore into another cluster.
 
 -- Rights on the stream: nothing for PUBLIC.
 revoke all on all functions in schema tasker from public;

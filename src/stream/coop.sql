@@ -1,0 +1,1 @@
+-- Cooperative consumers: members that share one position.

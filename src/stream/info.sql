@@ -1,0 +1,1 @@
+-- Settings of queues, and what queues, consumers and batches look like.

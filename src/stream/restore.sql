@@ -1,0 +1,1 @@
+-- After a restore into another cluster.

@@ -1,0 +1,1 @@
+-- Events that come again, dead letters, and the short forms for receiving.

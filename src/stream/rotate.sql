@@ -1,0 +1,1 @@
+-- Rotation: tables of events, subscriptions and ticks that are emptied in turn, and the rounds of maintenance.

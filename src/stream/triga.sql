@@ -1,0 +1,1 @@
+-- Triggers that turn changes of tables into events.

@@ -1,0 +1,1 @@
+-- The views tasker.tick and tasker.subscription for insert, update and delete.

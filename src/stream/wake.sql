@@ -1,0 +1,1 @@
+-- The ticker that follows commits, and waiting for a batch.
