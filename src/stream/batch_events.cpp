@@ -41,8 +41,9 @@ class EventReader
             scan_ids(scan, slot, {xid, xid + 1});
         index_endscan(scan);
         ExecDropSingleTupleTableSlot(slot);
-        index_close(index, AccessShareLock);
-        table_close(heap, AccessShareLock);
+        // The locks stay: rows that were returned may still be fetched from the TOAST table.
+        index_close(index, NoLock);
+        table_close(heap, NoLock);
         list_free(indexes);
     }
 

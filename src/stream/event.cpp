@@ -1,6 +1,7 @@
 #include "stream/event.hpp"
 
 #include "pg/function.hpp"
+#include "stream/table_writer.hpp"
 
 extern "C" {
 #include "commands/sequence.h"
@@ -10,13 +11,6 @@ namespace tasker::stream {
 namespace {
 
 constexpr size_t kPiece = 500; // rows that go to multi-insert together
-
-// The current event table of a queue, locked for writing.
-struct EventTable
-{
-    Relation heap;
-    Relation index; // the only one; null when users have added others
-};
 
 bool is_replica()
 {
@@ -67,7 +61,7 @@ void check_open(const Queue &queue)
 }
 
 // Locks the current table. Where the lock brings the news that the queue has changed, it is looked up anew.
-Queue open_current(std::string_view name, EventTable *table)
+Queue open_current(std::string_view name, Relation *current)
 {
     for (;;) {
         const Queue queue = queue_named(name);
@@ -76,7 +70,7 @@ Queue open_current(std::string_view name, EventTable *table)
         Relation heap =
             pg::pg_call([&] { return try_relation_open(queue.tables[queue.current], RowExclusiveLock); });
         if (heap != nullptr && generation == cache_generation()) {
-            table->heap = heap;
+            *current = heap;
             return queue;
         }
         if (heap != nullptr)
@@ -86,21 +80,24 @@ Queue open_current(std::string_view name, EventTable *table)
 
 // Plain C from here on: may ereport.
 
-void open_index(EventTable *table)
+struct EventRow
 {
-    List *indexes = RelationGetIndexList(table->heap);
-    table->index = list_length(indexes) == 1 ? index_open(linitial_oid(indexes), RowExclusiveLock) : nullptr;
-    list_free(indexes);
+    Datum values[kEvColumns];
+    bool nulls[kEvColumns];
+};
+
+void check_shape(Relation heap)
+{
+    if (RelationGetDescr(heap)->natts != kEvColumns)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("event table \"%s\" has been altered", RelationGetRelationName(heap)));
 }
 
-HeapTuple form_event(const EventTable &table, const NewEvent &event, int64_t txid)
+EventRow row_of(const NewEvent &event, int64_t txid)
 {
-    TupleDesc descriptor = RelationGetDescr(table.heap);
-    if (descriptor->natts != kEvColumns)
-        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("event table \"%s\" has been altered", RelationGetRelationName(table.heap)));
-    Datum values[kEvColumns];
-    bool nulls[kEvColumns] = {};
+    EventRow row{};
+    Datum *values = row.values;
+    bool *nulls = row.nulls;
     values[kEvId - 1] = Int64GetDatum(*event.id);
     values[kEvTime - 1] = TimestampTzGetDatum(event.time);
     values[kEvTxid - 1] = Int64GetDatum(txid);
@@ -112,70 +109,7 @@ HeapTuple form_event(const EventTable &table, const NewEvent &event, int64_t txi
         values[kEvType - 1 + i] = event.text[i];
         nulls[kEvType - 1 + i] = event.null[i];
     }
-    return heap_form_tuple(descriptor, values, nulls);
-}
-
-// The entry of the one index that event tables have.
-void insert_entry(const EventTable &table, int64_t txid, ItemPointer tid)
-{
-    Datum value = Int64GetDatum(txid);
-    bool null = false;
-    IndexInfo info{};
-    info.type = T_IndexInfo;
-    info.ii_NumIndexAttrs = info.ii_NumIndexKeyAttrs = 1;
-    index_insert(table.index, &value, &null, tid, table.heap, UNIQUE_CHECK_NO, false, &info);
-}
-
-void insert_entries_of_all(const EventTable &table, std::span<TupleTableSlot *> slots)
-{
-    EState *estate = CreateExecutorState();
-    ResultRelInfo *relation = makeNode(ResultRelInfo);
-    InitResultRelInfo(relation, table.heap, 1, nullptr, 0);
-    ExecOpenIndices(relation, false);
-    for (TupleTableSlot *slot : slots) {
-        list_free(tasker_exec_insert_index_tuples(relation, slot, estate, false));
-        ResetPerTupleExprContext(estate);
-    }
-    ExecCloseIndices(relation);
-    FreeExecutorState(estate);
-}
-
-void insert_one(const EventTable &table, HeapTuple tuple, int64_t txid, CommandId command)
-{
-    if (table.index != nullptr) {
-        heap_insert(table.heap, tuple, command, 0, nullptr);
-        insert_entry(table, txid, &tuple->t_self);
-        return;
-    }
-    TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(table.heap), &TTSOpsHeapTuple);
-    ExecStoreHeapTuple(tuple, slot, false);
-    slot->tts_tableOid = RelationGetRelid(table.heap);
-    table_tuple_insert(table.heap, slot, command, 0, nullptr);
-    insert_entries_of_all(table, {&slot, 1});
-    ExecDropSingleTupleTableSlot(slot);
-}
-
-void insert_piece(const EventTable &table, std::span<HeapTuple> tuples, int64_t txid, CommandId command)
-{
-    const auto count = static_cast<int>(tuples.size());
-    // Slots over a copy of the descriptor need no pin each.
-    TupleDesc descriptor = CreateTupleDescCopy(RelationGetDescr(table.heap));
-    auto **slots = static_cast<TupleTableSlot **>(palloc(sizeof(TupleTableSlot *) * tuples.size()));
-    for (int i = 0; i < count; i++) {
-        slots[i] = MakeSingleTupleTableSlot(descriptor, &TTSOpsHeapTuple);
-        slots[i]->tts_tableOid = RelationGetRelid(table.heap);
-        ExecStoreHeapTuple(tuples[static_cast<size_t>(i)], slots[i], true);
-    }
-    table_multi_insert(table.heap, slots, count, command, 0, nullptr);
-    if (table.index == nullptr) {
-        insert_entries_of_all(table, {slots, tuples.size()});
-    } else {
-        for (int i = 0; i < count; i++)
-            insert_entry(table, txid, &slots[i]->tts_tid);
-    }
-    for (int i = 0; i < count; i++)
-        ExecDropSingleTupleTableSlot(slots[i]);
-    pfree(slots);
+    return row;
 }
 
 void give_id(const Queue &queue, NewEvent &event)
@@ -184,29 +118,27 @@ void give_id(const Queue &queue, NewEvent &event)
         event.id = nextval_internal(queue.event_sequence, false);
 }
 
-void write_events(EventTable table, const Queue &queue, std::span<NewEvent> events, int64_t txid)
+void write_events(Relation heap, const Queue &queue, std::span<NewEvent> events, int64_t txid)
 {
-    const CommandId command = GetCurrentCommandId(true);
-    open_index(&table);
+    TableWriter writer(heap);
+    check_shape(heap);
     if (events.size() == 1) {
         give_id(queue, events[0]);
-        HeapTuple tuple = form_event(table, events[0], txid);
-        insert_one(table, tuple, txid, command);
-        heap_freetuple(tuple);
+        const EventRow row = row_of(events[0], txid);
+        writer.insert(row.values, row.nulls);
     }
     for (size_t at = 0; events.size() > 1 && at < events.size(); at += kPiece) {
-        HeapTuple tuples[kPiece];
+        HeapTuple rows[kPiece];
         const size_t count = std::min(kPiece, events.size() - at);
         for (size_t i = 0; i < count; i++) {
             give_id(queue, events[at + i]);
-            tuples[i] = form_event(table, events[at + i], txid);
+            EventRow row = row_of(events[at + i], txid);
+            rows[i] = heap_form_tuple(writer.descriptor(), row.values, row.nulls);
         }
-        insert_piece(table, {tuples, count}, txid, command);
+        writer.insert_many({rows, count});
         CHECK_FOR_INTERRUPTS();
     }
-    if (table.index != nullptr)
-        index_close(table.index, NoLock);
-    table_close(table.heap, NoLock);
+    writer.close();
 }
 
 } // namespace
@@ -219,21 +151,21 @@ int64_t current_txid()
 
 void insert_events(std::string_view queue_name, std::span<NewEvent> events)
 {
-    EventTable table{};
+    Relation heap = nullptr;
     const int64_t txid = current_txid(); // before the look for the table, see event.hpp
-    const Queue queue = open_current(queue_name, &table);
+    const Queue queue = open_current(queue_name, &heap);
     check_limit(queue, txid, events.size());
-    pg::pg_call([&] { write_events(table, queue, events, txid); });
+    pg::pg_call([&] { write_events(heap, queue, events, txid); });
 }
 
 Oid hold_event_table(std::string_view queue_name)
 {
-    EventTable table{};
+    Relation heap = nullptr;
     (void)current_txid();
-    (void)open_current(queue_name, &table);
+    (void)open_current(queue_name, &heap);
     return pg::pg_call([&] {
-        const Oid oid = RelationGetRelid(table.heap);
-        table_close(table.heap, NoLock);
+        const Oid oid = RelationGetRelid(heap);
+        table_close(heap, NoLock);
         return oid;
     });
 }

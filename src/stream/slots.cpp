@@ -2,6 +2,7 @@
 
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "stream/table_writer.hpp"
 
 namespace tasker::stream {
 namespace {
@@ -170,6 +171,19 @@ std::optional<SlotRow> find_row(const Oid (&tables)[kTables], int32_t key, Seek 
             best = row;
     }
     return best;
+}
+
+void append_row(Oid table, const Datum (&values)[kSlotColumns], const bool (&nulls)[kSlotColumns])
+{
+    pg::pg_call([&] {
+        TableWriter writer(table_open(table, NoLock));
+        if (writer.descriptor()->natts > kSlotColumns)
+            ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("table \"%s\" has been altered", RelationGetRelationName(writer.heap())));
+        writer.insert(values, nulls);
+        writer.close();
+        CommandCounterIncrement();
+    });
 }
 
 bool lock_key(int32_t sub_key, bool wait)

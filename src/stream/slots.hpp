@@ -64,6 +64,9 @@ enum class Seek
 std::optional<SlotRow> find_row(const Oid (&tables)[kTables], int32_t key, Seek seek, int64_t value = 0,
                                 bool keep = false);
 
+// Appends a row to one of the tables, which is held; it is visible to what this transaction does next.
+void append_row(Oid table, const Datum (&values)[kSlotColumns], const bool (&nulls)[kSlotColumns]);
+
 // Locks a subscription (its sub_key) to the end of the transaction: whoever changes one holds this lock. With
 // `wait` false, returns whether the lock was to be had.
 bool lock_key(int32_t sub_key, bool wait = true);

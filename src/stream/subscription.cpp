@@ -89,22 +89,16 @@ std::optional<Subscription> find_batch(int64_t batch_id, bool lock)
 
 void append_version(Subscription &subscription)
 {
-#define APPEND(slot)                                                                                         \
-    {                                                                                                        \
-        "insert into tasker.subscription_" #slot " (sub_key, sub_version, sub_last_tick, sub_active, "       \
-        "sub_batch, sub_next_tick) values ($1, $2, $3, $4, $5, $6)",                                         \
-        {                                                                                                    \
-            INT4OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID                                      \
-        }                                                                                                    \
-    }
-    static pg::Statement insert[kTables] = {APPEND(0), APPEND(1), APPEND(2)};
-    const int32_t slot = hold_subscriptions();
-    pg::Spi spi;
+    const Slots slots = current_slots();
+    const Oid table = slots.subscriptions[hold_subscriptions()];
     subscription.version++;
     subscription.active = GetCurrentTransactionStartTimestamp();
-    spi.run_latest(insert[slot],
-                   {subscription.sub_key, subscription.version, subscription.last_tick,
-                    pg::Timestamp{subscription.active}, subscription.batch, subscription.next_tick});
+    append_row(table,
+               {Int32GetDatum(subscription.sub_key), Int64GetDatum(subscription.version),
+                Int64GetDatum(subscription.last_tick.value_or(0)), TimestampTzGetDatum(subscription.active),
+                Int64GetDatum(subscription.batch.value_or(0)),
+                Int64GetDatum(subscription.next_tick.value_or(0))},
+               {false, false, !subscription.last_tick, false, !subscription.batch, !subscription.next_tick});
 }
 
 Subscription add_subscription(int32_t queue_id, int32_t consumer_id, std::optional<int64_t> last_tick,

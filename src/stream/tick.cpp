@@ -125,25 +125,30 @@ void lock_ticks(int32_t queue_id)
     });
 }
 
+// What has ended at this moment, as the type txid_snapshot has it.
+static Datum snapshot_now()
+{
+    return pg::pg_call([] {
+        PushActiveSnapshot(GetLatestSnapshot());
+        const Datum snapshot = OidFunctionCall0(F_TXID_CURRENT_SNAPSHOT);
+        PopActiveSnapshot();
+        return snapshot;
+    });
+}
+
 int64_t make_tick(const Queue &queue, int64_t event_seq, const ExternalTick *external)
 {
-#define INSERT_TICK(slot)                                                                                    \
-    {                                                                                                        \
-        "insert into tasker.tick_" #slot " (tick_queue, tick_id, tick_event_seq, tick_time) "                \
-        "values ($1, $2, $3, $4)",                                                                           \
-        {                                                                                                    \
-            INT4OID, INT8OID, INT8OID, TIMESTAMPTZOID                                                        \
-        }                                                                                                    \
-    }
-    static pg::Statement insert[kTables] = {INSERT_TICK(0), INSERT_TICK(1), INSERT_TICK(2)};
-    const int32_t slot = hold_ticks();
+    const Slots slots = current_slots();
+    const Oid table = slots.ticks[hold_ticks()];
     const ExternalTick tick =
         external != nullptr
             ? *external
             : ExternalTick{pg::pg_call([&] { return nextval_internal(queue.tick_sequence, false); }),
                            GetCurrentTransactionStartTimestamp()};
-    pg::Spi spi;
-    spi.run_latest(insert[slot], {queue.queue_id, tick.id, event_seq, pg::Timestamp{tick.time}});
+    append_row(table,
+               {Int32GetDatum(queue.queue_id), Int64GetDatum(tick.id), TimestampTzGetDatum(tick.time),
+                snapshot_now(), Int64GetDatum(event_seq), 0},
+               {false, false, false, false, false, true});
     return tick.id;
 }
 
