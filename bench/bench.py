@@ -20,7 +20,7 @@ from bench.lib import chart, cluster, database, process  # noqa: E402
 from bench.lib.context import Context, Options  # noqa: E402
 from bench.lib.report import Report  # noqa: E402
 
-PLANES = ("queue", "partition")
+PLANES = ("queue", "partition", "stream")
 
 
 def parse(arguments):
@@ -51,13 +51,12 @@ def parse(arguments):
     return parser.parse_args(arguments)
 
 
-def make_options(asked):
-    """Fill in what was not asked for; --quick changes the defaults."""
-    def chosen(value, full, quick):
-        return value if value is not None else (quick if asked.quick else full)
-    return Options(quick=asked.quick, rounds=chosen(asked.rounds, 3, 3), seconds=chosen(asked.seconds, 5, 2),
-                   clients=asked.clients, scale=chosen(asked.scale, 1.0, 0.02),
-                   held_minutes=chosen(asked.held_minutes, 10.0, 1.0))
+def make_options(asked, plane):
+    """Fill in what was not asked for; --quick changes the defaults, and a plane may have its own for it."""
+    quick = {"rounds": 3, "seconds": 2, "scale": 0.02, "held_minutes": 1.0, **getattr(plane, "QUICK", {})}
+    full = {"rounds": 3, "seconds": 5, "scale": 1.0, "held_minutes": 10.0}
+    chosen = {name: value for name in full if (value := getattr(asked, name)) is not None}
+    return Options(quick=asked.quick, clients=asked.clients, **{**(quick if asked.quick else full), **chosen})
 
 
 def make_server(asked, plane):
@@ -150,7 +149,7 @@ def main():
     process.install_signal_handlers()
     try:
         with tempfile.TemporaryDirectory(prefix="tasker-bench-work-") as work:
-            report, failed = measure(asked, plane, make_options(asked), out, Path(work))
+            report, failed = measure(asked, plane, make_options(asked, plane), out, Path(work))
     except process.Interrupted as interrupted:
         print(f"bench: interrupted by {interrupted}; the server was removed", file=sys.stderr)
         return 128 + interrupted.signum

@@ -4,6 +4,7 @@ Scripts are files named after the operation, with pgbench variables (`:batch`). 
 through psycopg, so that a statement is written once whoever drives it.
 """
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -65,6 +66,10 @@ class Contestant:
 
     def connect(self, **options):
         return database.connect(self.server, self.dbname, **options)
+
+    def duties(self):
+        """What runs beside it in production, as a context manager: nothing, or what the server runs by itself."""
+        return contextlib.nullcontext()
 
     def discard(self):
         """Drop its databases."""

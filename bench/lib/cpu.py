@@ -1,4 +1,4 @@
-"""CPU time of a server's sessions: what a record costs, whoever else is at work on the machine."""
+"""CPU time of the server's processes: what work costs, whoever else is at work on the machine."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,16 @@ from pathlib import Path
 from bench.lib import database
 
 LISTED_SQL = "select pid, application_name = 'pgbench' from pg_stat_activity where pid is not null"
+
+
+def spent(pid):
+    """CPU seconds that a process has used; None where the system does not tell, or the server is elsewhere.
+
+    The scheduler's own count, which is in nanoseconds; /proc/PID/stat counts in ticks."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        return None
 
 
 def _stat(pid):

@@ -50,8 +50,9 @@ def grouped_bars(path, title, unit, groups, labels, log=False):
     return True
 
 
-def lines(path, title, panels, labels):
-    """Time series. `panels` is a list of (y label, {contestant: [one value per second]}, log scale)."""
+def lines(path, title, panels, labels, marks=()):
+    """Time series. `panels` is a list of (y label, {contestant: [one value per second]}, log scale); `marks` are
+    seconds at which something changed."""
     if pyplot is None:
         return False
     figure, stack = pyplot.subplots(len(panels), 1, figsize=(9, 2.6 * len(panels)), sharex=True, squeeze=False)
@@ -62,6 +63,8 @@ def lines(path, title, panels, labels):
                 clean = [value if value is not None and not math.isnan(value) else None for value in found[name]]
                 axes.plot(range(len(clean)), [v if v is not None else float("nan") for v in clean],
                           label=labels[name], color=tint[name], linewidth=1.2)
+        for second in marks:
+            axes.axvline(second, color="#444444", linewidth=0.8, linestyle=":")
         axes.set_ylabel(label)
         axes.grid(linewidth=0.3)
         if log:

@@ -85,7 +85,7 @@ class Report:
 
     def ratio_bar(self, row, baseline, limit, sign=">="):
         """The bar `subject / baseline`, stated with the baseline's label."""
-        row.bars.append(Bar(f"× {self.labels[baseline]}", row.ratio(self.subject, baseline), sign, limit))
+        row.bars.append(Bar(f"× {self.labels.get(baseline, baseline)}", row.ratio(self.subject, baseline), sign, limit))
 
     def ahead_bar(self, row, names):
         """The bar 'ahead of every peer': the ratio to the best of those that took part."""

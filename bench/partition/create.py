@@ -1,7 +1,7 @@
 """Making partitions: time and WAL of each, when many are missing ahead of an open set."""
 
+from bench.lib.rounds import add_rows, alternate
 from bench.partition import cost
-from bench.partition.rounds import add_rows, alternate
 
 PARTITIONS = 100
 AHEAD = 4

@@ -9,7 +9,7 @@ import time
 
 from bench.lib import figures
 from bench.lib.report import Bar
-from bench.partition.rounds import add_rows, alternate
+from bench.lib.rounds import add_rows, alternate
 
 LARGE = 10_000_000
 SMALL = 10_000

@@ -11,8 +11,8 @@ from psycopg import sql
 
 from bench.lib import database, figures
 from bench.lib.report import Bar
+from bench.lib.rounds import add_rows, alternate
 from bench.partition import cost
-from bench.partition.rounds import add_rows, alternate
 
 CALLS = 10
 LOCK_TIMEOUT = "1s"

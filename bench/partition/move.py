@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.lib import figures, pgbench, process
 from bench.lib.report import Bar
-from bench.partition.rounds import add_rows, alternate
+from bench.lib.rounds import add_rows, alternate
 
 ROWS = 1_000_000
 WRITTEN = 2_000_000  # of the runs with writers, so that they last for some seconds

@@ -9,7 +9,7 @@ import time
 
 from bench.lib import database
 from bench.lib.report import Bar
-from bench.partition.rounds import add_rows, alternate
+from bench.lib.rounds import add_rows, alternate
 
 DAYS = 14
 ROWS_PER_DAY = 200_000

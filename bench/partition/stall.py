@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from bench.lib import database, figures
 from bench.lib.report import Bar
+from bench.lib.rounds import add_rows, alternate
 from bench.partition import load
-from bench.partition.rounds import add_rows, alternate
 
 PARTITIONS = 100  # to be made or retired
 KEPT = 30

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from pathlib import Path
 
 import psycopg
 
-from bench.lib import figures
+from bench.lib import cpu, figures
 from bench.lib.report import Bar, Row
 
 PROBES = 300
@@ -82,11 +81,6 @@ async def _probe(server, dbname, waiters, probes):
     return latencies
 
 
-def _cpu_seconds(pid):
-    """CPU time a process has used. The scheduler's own count is in nanoseconds; /proc/PID/stat in ticks."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
 async def _idle_cost(server, dbname, waiters, seconds):
     """The share of one core that `waiters` waiting sessions use together."""
     connections = []
@@ -97,9 +91,9 @@ async def _idle_cost(server, dbname, waiters, seconds):
     try:
         await asyncio.sleep(2.0)
         pids = [conn.info.backend_pid for conn in connections]
-        before, began = sum(_cpu_seconds(pid) for pid in pids), time.monotonic()
+        before, began = sum(cpu.spent(pid) for pid in pids), time.monotonic()
         await asyncio.sleep(seconds)
-        used, passed = sum(_cpu_seconds(pid) for pid in pids) - before, time.monotonic() - began
+        used, passed = sum(cpu.spent(pid) for pid in pids) - before, time.monotonic() - began
     finally:
         await _end_waits(waits, connections)
     return used / passed

@@ -1,0 +1,1 @@
+select * from pgq.get_batch_events(:batch);

@@ -1,0 +1,1 @@
+select pgq.next_batch(:queue, :consumer) as batch \gset

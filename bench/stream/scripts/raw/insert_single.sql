@@ -1,0 +1,1 @@
+insert into raw.event (type, data) values (:type, :data);

@@ -1,0 +1,1 @@
+select * from tasker.get_batch_events(:batch);

@@ -1,0 +1,1 @@
+select tasker.finish_batch(:batch);

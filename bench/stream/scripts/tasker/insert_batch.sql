@@ -1,0 +1,1 @@
+select cardinality(tasker.send_batch(:queue, :type, array_fill(:data::text, array[100])));

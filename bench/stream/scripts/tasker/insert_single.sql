@@ -1,0 +1,1 @@
+select tasker.insert_event(:queue, :type, :data);

@@ -1,0 +1,1 @@
+select tasker.next_batch(:queue, :consumer) as batch \gset

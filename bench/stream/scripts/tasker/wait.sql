@@ -1,0 +1,1 @@
+call tasker.wait_for_batch(:queue, :consumer, :timeout::interval, null);
