@@ -87,6 +87,8 @@ class ResultSet
     int columns() const noexcept { return descriptor_->natts; }
     TupleDesc descriptor() const noexcept { return descriptor_; }
     void add(const Datum *values, const bool *nulls);
+    // The row in a slot that has the descriptor's columns. Plain C: may ereport.
+    void add_slot(TupleTableSlot *slot) { tuplestore_puttupleslot(store_, slot); }
 
   private:
     TupleDesc descriptor_;

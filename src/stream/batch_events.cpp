@@ -6,11 +6,7 @@
 #include "pg/function.hpp"
 #include "stream/batch.hpp"
 #include "stream/event.hpp"
-
-extern "C" {
-#include "parser/parse_oper.h"
-#include "utils/tuplesort.h"
-}
+#include "stream/row_sorter.hpp"
 
 namespace tasker::stream {
 namespace {
@@ -21,8 +17,8 @@ constexpr uint64_t kNear = 100; // ids that are rather read through than looked 
 class EventReader
 {
   public:
-    EventReader(const BatchPlan &plan, Snapshot snapshot, Tuplesortstate *sort)
-        : plan_(plan), snapshot_(snapshot), sort_(sort)
+    EventReader(const BatchPlan &plan, Snapshot snapshot, RowSorter &rows)
+        : plan_(plan), snapshot_(snapshot), rows_(rows)
     {
         if (plan.queue.ttl_us > 0)
             oldest_ = GetCurrentTimestamp() - plan.queue.ttl_us;
@@ -77,8 +73,21 @@ class EventReader
             CHECK_FOR_INTERRUPTS();
             slot_getsomeattrs(slot, kEvOwner);
             if (is_of_batch(slot))
-                tuplesort_puttupleslot(sort_, slot);
+                add(slot);
         }
+    }
+
+    // ev_id, ev_time, ev_txid, ev_retry, ev_type, ev_data, ev_extra1 .. ev_extra4: a row without its owner.
+    void add(TupleTableSlot *slot)
+    {
+        Datum values[kEvColumns - 1];
+        bool nulls[kEvColumns - 1];
+        slot_getsomeattrs(slot, kEvColumns);
+        std::copy(slot->tts_values, slot->tts_values + kEvOwner - 1, values);
+        std::copy(slot->tts_isnull, slot->tts_isnull + kEvOwner - 1, nulls);
+        std::copy(slot->tts_values + kEvOwner, slot->tts_values + kEvColumns, values + kEvOwner - 1);
+        std::copy(slot->tts_isnull + kEvOwner, slot->tts_isnull + kEvColumns, nulls + kEvOwner - 1);
+        rows_.add(DatumGetInt64(values[0]), values, nulls);
     }
 
     bool is_of_batch(TupleTableSlot *slot)
@@ -96,45 +105,11 @@ class EventReader
 
     const BatchPlan &plan_;
     Snapshot snapshot_;
-    Tuplesortstate *sort_;
+    RowSorter &rows_;
     TimestampTz oldest_ = PG_INT64_MIN;
     uint64_t last_xid_ = 0;
     bool last_is_between_ = false;
 };
-
-Tuplesortstate *begin_sort(Relation heap)
-{
-    AttrNumber column = kEvId;
-    Oid sort_operator = 0;
-    Oid collation = InvalidOid;
-    bool nulls_first = false;
-    get_sort_group_operators(INT8OID, true, false, false, &sort_operator, nullptr, nullptr, nullptr);
-    return tuplesort_begin_heap(RelationGetDescr(heap), 1, &column, &sort_operator, &collation, &nulls_first,
-                                work_mem, nullptr, TUPLESORT_NONE);
-}
-
-// ev_id, ev_time, ev_txid, ev_retry, ev_type, ev_data, ev_extra1 .. ev_extra4: a row without its owner.
-void return_sorted(const pg::Args &args, Tuplesortstate *sort, Relation heap, pg::ResultSet &result)
-{
-    constexpr int kColumns = kEvColumns - 1;
-    TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsMinimalTuple);
-    (void)args;
-    tuplesort_performsort(sort);
-    while (tuplesort_gettupleslot(sort, true, false, slot, nullptr)) {
-        Datum values[kColumns];
-        bool nulls[kColumns];
-        CHECK_FOR_INTERRUPTS();
-        slot_getallattrs(slot);
-        for (int from = 0, to = 0; from < kEvColumns; from++) {
-            if (from == kEvOwner - 1)
-                continue;
-            values[to] = slot->tts_values[from];
-            nulls[to++] = slot->tts_isnull[from];
-        }
-        result.add(values, nulls);
-    }
-    ExecDropSingleTupleTableSlot(slot);
-}
 
 } // namespace
 } // namespace tasker::stream
@@ -147,21 +122,19 @@ TASKER_FUNCTION(get_batch_events)
 {
     pg::ResultSet result(args.call());
     pg::ContextResource memory;
-    const BatchPlan plan = plan_of(args.i64(0, "x_batch_id"));
+    const int64_t batch_id = args.i64(0, "x_batch_id");
+    const BatchPlan plan = plan_of(batch_id);
     pg::Vector<uint64_t> single(&memory);
     const core::XidRange range = core::plan_batch(plan.previous, plan.current, kNear, single);
     pg::pg_call([&] {
         Oid list[kTables];
-        Relation parent = table_open(plan.queue.parent, AccessShareLock);
-        Tuplesortstate *sort = begin_sort(parent);
+        RowSorter rows(result.descriptor());
         PushActiveSnapshot(GetLatestSnapshot());
-        EventReader reader(plan, GetActiveSnapshot(), sort);
+        EventReader reader(plan, GetActiveSnapshot(), rows);
         for (Oid table : tables_of(plan, list))
             reader.read(table, range, {single.data(), single.size()});
         PopActiveSnapshot();
-        return_sorted(args, sort, parent, result);
-        tuplesort_end(sort);
-        table_close(parent, AccessShareLock);
+        rows.move_to(result);
     });
     return 0;
 }
