@@ -63,11 +63,24 @@ int64_t first_position(const Queue &queue)
     return last->id;
 }
 
+// The queue, kept from being dropped to the end of the transaction.
+Queue hold_queue(std::string_view name)
+{
+    static pg::Statement hold("select queue_id from tasker.queue where queue_id = $1 for key share",
+                              {INT4OID});
+    for (;;) {
+        const Queue queue = queue_named(name);
+        if (!pg::Spi().run_latest(hold, {queue.queue_id}).empty())
+            return queue;
+        pg::check_for_interrupts();
+    }
+}
+
 // 1 for a new registration, 0 for one that was there.
 int32_t register_consumer(std::string_view queue_name, std::string_view consumer,
                           std::optional<int64_t> tick_id)
 {
-    const Queue queue = queue_named(queue_name);
+    const Queue queue = hold_queue(queue_name);
     const int32_t consumer_id = lock_or_create_consumer(consumer);
     if (tick_id)
         require_tick(queue, *tick_id);

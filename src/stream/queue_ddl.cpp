@@ -64,10 +64,16 @@ std::optional<int32_t> insert_queue(std::string_view name)
     return rows.empty() ? std::nullopt : std::optional(rows.i32(0, 1));
 }
 
-void lock_queue_row(int32_t queue_id)
+// Waits for those that register consumers, and for another one that drops it.
+Queue lock_queue_to_drop(std::string_view name)
 {
-    static pg::Statement lock("select from tasker.queue where queue_id = $1 for update", {INT4OID});
-    pg::Spi().run_latest(lock, {queue_id});
+    static pg::Statement lock("select queue_id from tasker.queue where queue_id = $1 for update", {INT4OID});
+    for (;;) {
+        const Queue queue = queue_named(name);
+        if (!pg::Spi().run_latest(lock, {queue.queue_id}).empty())
+            return queue;
+        pg::check_for_interrupts();
+    }
 }
 
 } // namespace
@@ -122,13 +128,14 @@ void remove_rows_of(int32_t queue_id)
 // drop_queue(x_queue_name, x_force): 1.
 TASKER_FUNCTION(drop_queue)
 {
-    const Queue queue = queue_named(args.text(0, "x_queue_name"));
+    const Queue queue = lock_queue_to_drop(args.text(0, "x_queue_name"));
     const bool force = args.call()->nargs > 1 && args.boolean(1, "x_force");
-    lock_queue_row(queue.queue_id);
     lock_ticks(queue.queue_id);
     if (!force && has_consumers(queue.queue_id))
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "queue \"%s\" has consumers", queue.name)
             .hint("Unregister them, or drop the queue by force.");
+    // The parent first, as readers do.
+    run_ddl("lock table tasker.event_%1$d in access exclusive mode", queue.queue_id);
     for (int i = 0; i < kTables; i++)
         run_ddl("drop table tasker.event_%1$d_%2$d", queue.queue_id, i);
     run_ddl("drop table tasker.event_%1$d", queue.queue_id);

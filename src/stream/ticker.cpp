@@ -43,9 +43,24 @@ bool is_tick_due(const Queue &queue, int64_t event_seq)
     return is_idle_tick_due(queue, *last, lag_us);
 }
 
+// Takes the turn to make a tick, and looks at the queue then: it may have changed or gone while we waited.
+std::optional<Queue> lock_queue(int32_t queue_id)
+{
+    lock_ticks(queue_id);
+    return queue_with_id(queue_id);
+}
+
+Queue lock_queue(std::string_view name)
+{
+    for (;;) {
+        if (const std::optional<Queue> queue = lock_queue(queue_named(name).queue_id))
+            return *queue;
+        pg::check_for_interrupts();
+    }
+}
+
 std::optional<int64_t> tick_if_due(const Queue &queue)
 {
-    lock_ticks(queue.queue_id);
     const int64_t event_seq = sequence_value(queue.event_sequence);
     if (!is_tick_due(queue, event_seq))
         return std::nullopt;
@@ -57,7 +72,9 @@ std::optional<int64_t> tick_if_due(const Queue &queue)
 // ticker(i_queue_name): the tick's id, null when none is due.
 TASKER_FUNCTION(ticker_of_queue)
 {
-    const Queue queue = queue_named(args.text(0, "i_queue_name"));
+    const std::string_view name = args.text(0, "i_queue_name");
+    require_own_ticker(queue_named(name));
+    const Queue queue = lock_queue(name);
     require_own_ticker(queue);
     const std::optional<int64_t> tick = tick_if_due(queue);
     return tick ? args.result(*tick) : args.null();
@@ -79,8 +96,8 @@ TASKER_FUNCTION(ticker)
     }
     int64_t ticks = 0;
     for (const int32_t queue_id : queues) {
-        const std::optional<Queue> queue = queue_with_id(queue_id);
-        if (queue && tick_if_due(*queue))
+        const std::optional<Queue> queue = lock_queue(queue_id);
+        if (queue && !queue->external_ticker && !queue->ticker_paused && tick_if_due(*queue))
             ticks++;
         pg::check_for_interrupts();
     }
@@ -90,14 +107,13 @@ TASKER_FUNCTION(ticker)
 // ticker(i_queue_name, i_tick_id, i_orig_timestamp, i_event_seq): the tick's id.
 TASKER_FUNCTION(external_ticker)
 {
-    const Queue queue = queue_named(args.text(0, "i_queue_name"));
+    const Queue queue = lock_queue(args.text(0, "i_queue_name"));
     const ExternalTick tick{args.i64(1, "i_tick_id"), args.i64(2, "i_orig_timestamp")};
     const int64_t event_seq = args.i64(3, "i_event_seq");
     if (!queue.external_ticker || queue.ticker_paused)
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the ticker of queue \"%s\" is %s",
                         queue.name, queue.external_ticker ? "paused" : "not external")
             .hint("See its settings \"external_ticker\" and \"ticker_paused\".");
-    lock_ticks(queue.queue_id);
     if (const std::optional<Tick> last = last_tick(queue.queue_id); last && last->id >= tick.id)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
                         "tick " INT64_FORMAT " of queue \"%s\" does not come after tick " INT64_FORMAT,
