@@ -1225,6 +1225,8 @@ create table tasker.subscription_0 (
     sub_active    timestamptz not null default pg_catalog.now(),
     sub_batch     bigint,
     sub_next_tick bigint,
+    sub_acked     bigint,
+    sub_handed    bigint,
     primary key (sub_key, sub_version)
 );
 comment on table tasker.subscription_0 is
@@ -1235,6 +1237,10 @@ comment on column tasker.subscription_0.sub_last_tick is 'The tick up to which e
 comment on column tasker.subscription_0.sub_active is 'When the consumer was last heard of';
 comment on column tasker.subscription_0.sub_batch is 'Its open batch, or null';
 comment on column tasker.subscription_0.sub_next_tick is 'The tick at the end of that batch';
+comment on column tasker.subscription_0.sub_acked is
+'The last event of that batch that ack() has confirmed; null where receive() gives all of it at once';
+comment on column tasker.subscription_0.sub_handed is
+'The last event of that batch that receive() has handed out, where more are to come; ack() confirms up to there';
 create table tasker.subscription_1 (like tasker.subscription_0 including all);
 create table tasker.subscription_2 (like tasker.subscription_0 including all);
 comment on table tasker.tick_1 is 'Ticks; the view tasker.tick shows those of all three tables';

@@ -66,6 +66,13 @@ std::optional<Batch> next_batch(std::string_view queue_name, std::string_view co
     return batch;
 }
 
+void finish(Subscription &subscription)
+{
+    subscription.last_tick = subscription.is_member() ? std::nullopt : subscription.next_tick;
+    subscription.clear_batch();
+    append_version(subscription);
+}
+
 BatchPlan plan_of(int64_t batch_id)
 {
     const std::optional<Subscription> subscription = find_batch(batch_id, false);
@@ -168,8 +175,6 @@ TASKER_FUNCTION(finish_batch)
             [&] { ereport(WARNING, errmsg("finish_batch: batch " INT64_FORMAT " not found", batch_id)); });
         return args.result(int32_t{0});
     }
-    subscription->last_tick = std::exchange(subscription->next_tick, std::nullopt);
-    subscription->batch = std::nullopt;
-    append_version(*subscription);
+    finish(*subscription);
     return args.result(int32_t{1});
 }

@@ -25,6 +25,10 @@ struct Batch
 std::optional<Batch> next_batch(std::string_view queue_name, std::string_view consumer,
                                 const BatchLimits &limits);
 
+// Closes the open batch of a subscription, which is locked: it goes on after it. A member of a cooperative
+// consumer has no place of its own, the consumer has gone on when the member took the batch.
+void finish(Subscription &subscription);
+
 // Where the events of a batch are.
 struct BatchPlan
 {

@@ -41,8 +41,7 @@ std::optional<int32_t> lock_consumer(std::string_view name)
 void move_subscription(Subscription subscription, int64_t tick_id)
 {
     subscription.last_tick = tick_id;
-    subscription.batch = std::nullopt;
-    subscription.next_tick = std::nullopt;
+    subscription.clear_batch();
     append_version(subscription);
 }
 

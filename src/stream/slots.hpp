@@ -35,7 +35,7 @@ int32_t hold_ticks();
 void prepare_slots();
 
 // A row of such a table: its columns in order, in the current memory context.
-inline constexpr int kSlotColumns = 6;
+inline constexpr int kSlotColumns = 8; // ticks have fewer
 struct SlotRow
 {
     int32_t slot; // the table that it is in

@@ -17,7 +17,9 @@ enum VersionColumn
     kLastTick,
     kActive,
     kBatch,
-    kNextTick
+    kNextTick,
+    kAcked,
+    kHanded
 };
 
 #define REGISTRATION "select r.sub_key, r.sub_id, r.sub_queue, r.sub_consumer from tasker.registration r "
@@ -28,7 +30,7 @@ std::optional<Subscription> subscription_of(const pg::Rows &rows, uint64 row)
     if (row >= rows.count())
         return std::nullopt;
     Subscription subscription{
-        rows.i32(row, 1), rows.i32(row, 2), rows.i32(row, 3), rows.i32(row, 4), 0, 0, {}, {}, {}};
+        rows.i32(row, 1), rows.i32(row, 2), rows.i32(row, 3), rows.i32(row, 4), 0, 0, {}, {}, {}, {}, {}};
     const std::optional<SlotRow> version =
         find_row(current_slots().subscriptions, subscription.sub_key, Seek::last);
     if (!version)
@@ -39,6 +41,8 @@ std::optional<Subscription> subscription_of(const pg::Rows &rows, uint64 row)
     subscription.last_tick = version->optional_i64(kLastTick);
     subscription.batch = version->optional_i64(kBatch);
     subscription.next_tick = version->optional_i64(kNextTick);
+    subscription.acked = version->optional_i64(kAcked);
+    subscription.handed = version->optional_i64(kHanded);
     return subscription;
 }
 
@@ -93,12 +97,14 @@ void append_version(Subscription &subscription)
     const Oid table = slots.subscriptions[hold_subscriptions()];
     subscription.version++;
     subscription.active = GetCurrentTransactionStartTimestamp();
-    append_row(table,
-               {Int32GetDatum(subscription.sub_key), Int64GetDatum(subscription.version),
-                Int64GetDatum(subscription.last_tick.value_or(0)), TimestampTzGetDatum(subscription.active),
-                Int64GetDatum(subscription.batch.value_or(0)),
-                Int64GetDatum(subscription.next_tick.value_or(0))},
-               {false, false, !subscription.last_tick, false, !subscription.batch, !subscription.next_tick});
+    append_row(
+        table,
+        {Int32GetDatum(subscription.sub_key), Int64GetDatum(subscription.version),
+         Int64GetDatum(subscription.last_tick.value_or(0)), TimestampTzGetDatum(subscription.active),
+         Int64GetDatum(subscription.batch.value_or(0)), Int64GetDatum(subscription.next_tick.value_or(0)),
+         Int64GetDatum(subscription.acked.value_or(0)), Int64GetDatum(subscription.handed.value_or(0))},
+        {false, false, !subscription.last_tick, false, !subscription.batch, !subscription.next_tick,
+         !subscription.acked, !subscription.handed});
 }
 
 Subscription add_subscription(int32_t queue_id, int32_t consumer_id, std::optional<int64_t> last_tick,

@@ -21,6 +21,13 @@ struct Subscription
     std::optional<int64_t> last_tick;
     std::optional<int64_t> batch;
     std::optional<int64_t> next_tick;
+    // Of an open batch that receive() hands out in parts (receive.cpp); both are ids of events.
+    std::optional<int64_t> acked;
+    std::optional<int64_t> handed; // where more are to come
+
+    bool is_member() const { return sub_id != sub_key; }
+    // The batch is over, or was never: the rest of what is known of it goes with it.
+    void clear_batch() { batch = next_tick = acked = handed = std::nullopt; }
 };
 
 // Locks the subscription to the end of the transaction. Nothing when there is none.
