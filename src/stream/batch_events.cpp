@@ -26,7 +26,11 @@ class EventReader
 
     void read(Oid table, core::XidRange range, std::span<const uint64_t> single)
     {
-        Relation heap = table_open(table, AccessShareLock);
+        Relation heap = try_relation_open(table, AccessShareLock);
+        if (heap == nullptr)
+            ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+                    errmsg("queue \"%s\" does not exist", plan_.queue.name),
+                    errhint("It was dropped just now, and its batches with it."));
         List *indexes = RelationGetIndexList(heap);
         Relation index = open_txid_index(heap, indexes);
         TupleTableSlot *slot = table_slot_create(heap, nullptr);
