@@ -27,7 +27,8 @@ create table tasker.queue (
     queue_ttl                      interval check (queue_ttl > '0'),
     queue_paused                   boolean not null default false,
     queue_rotation_deferrals       bigint not null default 0,
-    queue_rotation_held_by         text
+    queue_rotation_held_by         text,
+    queue_max_retries              integer not null default 5 check (queue_max_retries >= 0)
 );
 alter sequence tasker.queue_queue_id_seq owned by tasker.queue.queue_id;
 select pg_catalog.pg_extension_config_dump('tasker.queue', '');
@@ -61,6 +62,7 @@ comment on column tasker.queue.queue_ttl is 'Events older than that are left out
 comment on column tasker.queue.queue_paused is 'A paused queue takes events and hands out no batches';
 comment on column tasker.queue.queue_rotation_deferrals is 'Rotations put off in a row because a consumer still needs the table';
 comment on column tasker.queue.queue_rotation_held_by is 'The consumer, or the lock, that put off the last one';
+comment on column tasker.queue.queue_max_retries is 'nack() sends an event again so often before it becomes a dead letter (default 5)';
 
 create sequence tasker.consumer_co_id_seq as integer;
 comment on sequence tasker.consumer_co_id_seq is 'Ids of consumers in tasker.consumer';
