@@ -7,6 +7,18 @@ constexpr const char *kExtension = "tasker";
 constexpr const char *kSchema = "tasker";
 constexpr const char *kOwnedTable = "part_config"; // of the lowest plane: there whenever anything of ours is
 
+// The current user outside of the outermost Spi or AsOwner that has changed it; InvalidOid outside of all.
+Oid outer_user = InvalidOid;
+
+// Notes the user that is put back at the end of a scope; true when that scope is the outermost.
+bool enter_scope(Oid saved_user) noexcept
+{
+    if (OidIsValid(outer_user))
+        return false;
+    outer_user = saved_user;
+    return true;
+}
+
 // Plain C, as the next two: an ereport may leave from anywhere.
 Oid find_owner()
 {
@@ -64,9 +76,15 @@ bool extension_exists()
         [] { return OidIsValid(get_extension_oid(kExtension, true)) && OidIsValid(find_owner()); });
 }
 
+Oid calling_user() noexcept
+{
+    return OidIsValid(outer_user) ? outer_user : GetUserId();
+}
+
 AsOwner::AsOwner() : exceptions_(std::uncaught_exceptions())
 {
     pg_call([&] { act_as(find_owner(), &saved_user_, &saved_context_, &guc_level_); });
+    outermost_ = enter_scope(saved_user_);
 }
 
 // DDL may call functions of the table's owner: it folds constants in CHECK constraints and indexes. They must
@@ -78,6 +96,7 @@ AsOwner::AsOwner(Oid role) : exceptions_(std::uncaught_exceptions())
         SetUserIdAndSecContext(role,
                                saved_context_ | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     });
+    outermost_ = enter_scope(saved_user_);
 }
 
 // While an error unwinds, the abort of the transaction or subtransaction restores settings; only the user is
@@ -85,6 +104,8 @@ AsOwner::AsOwner(Oid role) : exceptions_(std::uncaught_exceptions())
 AsOwner::~AsOwner()
 {
     SetUserIdAndSecContext(saved_user_, saved_context_);
+    if (outermost_)
+        outer_user = InvalidOid;
     if (std::uncaught_exceptions() == exceptions_)
         AtEOXact_GUC(false, guc_level_);
 }
@@ -152,6 +173,8 @@ Spi::Spi(Identity identity) : exceptions_(std::uncaught_exceptions())
             act_as(find_owner(), &saved_user_, &saved_context_, &guc_level_);
     });
     switched_ = identity == Identity::owner;
+    if (switched_)
+        outermost_ = enter_scope(saved_user_);
 }
 
 // While an error unwinds, the abort of the transaction or subtransaction closes the connection and restores
@@ -160,6 +183,8 @@ Spi::~Spi()
 {
     if (switched_)
         SetUserIdAndSecContext(saved_user_, saved_context_);
+    if (outermost_)
+        outer_user = InvalidOid;
     if (std::uncaught_exceptions() != exceptions_)
         return;
     if (switched_)

@@ -138,6 +138,7 @@ class Spi
 
     int exceptions_;
     bool switched_ = false;
+    bool outermost_ = false;
     Oid saved_user_ = InvalidOid;
     int saved_context_ = 0;
     int guc_level_ = 0;
@@ -161,10 +162,14 @@ class AsOwner
     AsOwner &operator=(const AsOwner &) = delete;
 
   private:
+    bool outermost_ = false;
     Oid saved_user_ = InvalidOid;
     int saved_context_ = 0;
     int guc_level_ = 0;
     int exceptions_;
 };
+
+// Who called, also from within an Spi or AsOwner: the current user outside of the outermost of them.
+Oid calling_user() noexcept;
 
 } // namespace tasker::pg

@@ -61,10 +61,10 @@ void check_open(const Queue &queue)
 }
 
 // Locks the current table. Where the lock brings the news that the queue has changed, it is looked up anew.
-Queue open_current(std::string_view name, Relation *current)
+Queue open_current(std::string_view name, Right right, Relation *current)
 {
     for (;;) {
-        const Queue queue = queue_named(name);
+        const Queue queue = queue_named(name, right);
         check_open(queue);
         const uint64_t generation = cache_generation();
         Relation heap =
@@ -149,11 +149,11 @@ int64_t current_txid()
         [] { return static_cast<int64_t>(U64FromFullTransactionId(GetTopFullTransactionId())); });
 }
 
-void insert_events(std::string_view queue_name, std::span<NewEvent> events)
+void insert_events(std::string_view queue_name, std::span<NewEvent> events, Right right)
 {
     Relation heap = nullptr;
     const int64_t txid = current_txid(); // before the look for the table, see event.hpp
-    const Queue queue = open_current(queue_name, &heap);
+    const Queue queue = open_current(queue_name, right, &heap);
     check_limit(queue, txid, events.size());
     pg::pg_call([&] { write_events(heap, queue, events, txid); });
 }
@@ -162,7 +162,7 @@ Oid hold_event_table(std::string_view queue_name)
 {
     Relation heap = nullptr;
     (void)current_txid();
-    (void)open_current(queue_name, &heap);
+    (void)open_current(queue_name, Right::produce, &heap);
     return pg::pg_call([&] {
         const Oid oid = RelationGetRelid(heap);
         table_close(heap, NoLock);

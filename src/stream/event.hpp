@@ -37,10 +37,11 @@ enum EventColumn : AttrNumber
     kEvColumns = kEvType + kTextColumns - 1
 };
 
-// Inserts events and sets their ids. Errors: undefined_object for the queue,
+// Inserts events and sets their ids. Errors: undefined_object for the queue, insufficient_privilege for a
+// caller without the right (a trigger asks for none: who writes to its table need not know of it),
 // object_not_in_prerequisite_state where inserts are disabled, program_limit_exceeded beyond the
 // transaction's limit.
-void insert_events(std::string_view queue_name, std::span<NewEvent> events);
+void insert_events(std::string_view queue_name, std::span<NewEvent> events, Right right = Right::produce);
 
 // The table that takes the queue's events, locked for writing to the end of the transaction.
 Oid hold_event_table(std::string_view queue_name);

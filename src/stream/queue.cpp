@@ -158,10 +158,12 @@ std::optional<Queue> find_queue(std::string_view name)
     return read_queue(query, name);
 }
 
-Queue queue_named(std::string_view name)
+Queue queue_named(std::string_view name, Right right)
 {
-    if (const std::optional<Queue> queue = find_queue(name))
+    if (const std::optional<Queue> queue = find_queue(name)) {
+        require_right(right, queue->queue_id, queue->name);
         return *queue;
+    }
     throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "queue \"%.*s\" does not exist", static_cast<int>(name.size()),
                     name.data())
         .hint("Create it with tasker.create_queue().");

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pg/error.hpp"
+#include "stream/rights.hpp"
 
 #include <cstdint>
 
@@ -39,8 +40,9 @@ struct Queue
 };
 
 // The queue of that name, as it is committed at this moment or changed by this transaction. Errors:
-// undefined_object.
-Queue queue_named(std::string_view name);
+// undefined_object; insufficient_privilege for a caller without the right.
+Queue queue_named(std::string_view name, Right right = Right::any);
+// The same without a look at rights; nothing when there is none.
 std::optional<Queue> find_queue(std::string_view name);
 // The queue with that id, or nothing.
 std::optional<Queue> queue_with_id(int32_t queue_id);

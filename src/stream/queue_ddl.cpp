@@ -141,5 +141,6 @@ TASKER_FUNCTION(drop_queue)
     run_ddl("drop table tasker.event_%1$d", queue.queue_id);
     run_ddl("drop sequence tasker.event_%1$d_tick_seq, tasker.event_%1$d_id_seq", queue.queue_id);
     remove_rows_of(queue.queue_id);
+    drop_grants(queue.queue_id);
     return args.result(int32_t{1});
 }

@@ -55,13 +55,27 @@ std::optional<Subscription> read_subscription(int32_t sub_key)
     return subscription_of(spi.read_latest(query, {sub_key}), 0);
 }
 
+namespace {
+
+// Asked before anything is locked: a stranger must not hold up a consumer.
+void require_right_on(Right right, int32_t queue_id)
+{
+    if (may(right, queue_id))
+        return;
+    const std::optional<Queue> queue = queue_with_id(queue_id);
+    require_right(right, queue_id, queue ? queue->name : "");
+}
+
+} // namespace
+
 // Between the look and the lock it may have been unregistered, so it is read after the lock.
-std::optional<Subscription> lock_subscription(int32_t queue_id, std::string_view consumer)
+std::optional<Subscription> lock_subscription(int32_t queue_id, std::string_view consumer, Right right)
 {
     static pg::Statement query("select r.sub_key from tasker.registration r join tasker.consumer c "
                                "on c.co_id = r.sub_consumer where r.sub_queue = $1 and c.co_name = $2",
                                {INT4OID, TEXTOID});
     int32_t sub_key = 0;
+    require_right_on(right, queue_id);
     {
         pg::Spi spi;
         const pg::Rows rows = spi.read_latest(query, {queue_id, consumer});
@@ -73,7 +87,7 @@ std::optional<Subscription> lock_subscription(int32_t queue_id, std::string_view
     return read_subscription(sub_key);
 }
 
-std::optional<Subscription> find_batch(int64_t batch_id, bool lock)
+std::optional<Subscription> find_batch(int64_t batch_id, bool lock, Right right)
 {
     static pg::Statement query(REGISTRATION "where r.sub_key & 1048575 = $1", {INT4OID});
     static_assert((1 << kKeyBits) - 1 == 1048575);
@@ -81,12 +95,16 @@ std::optional<Subscription> find_batch(int64_t batch_id, bool lock)
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {low_bits});
     for (uint64 i = 0; i < rows.count(); i++) {
-        if (lock)
+        const bool permitted = may(right, rows.i32(i, 3));
+        if (lock && permitted)
             lock_key(rows.i32(i, 1));
         const std::optional<Subscription> found =
-            lock ? read_subscription(rows.i32(i, 1)) : subscription_of(rows, i);
-        if (found && found->batch == batch_id)
-            return found;
+            lock && permitted ? read_subscription(rows.i32(i, 1)) : subscription_of(rows, i);
+        if (!found || found->batch != batch_id)
+            continue;
+        if (!permitted)
+            require_right_on(right, found->queue_id);
+        return found;
     }
     return std::nullopt;
 }

@@ -30,11 +30,14 @@ struct Subscription
     void clear_batch() { batch = next_tick = acked = handed = std::nullopt; }
 };
 
-// Locks the subscription to the end of the transaction. Nothing when there is none.
-std::optional<Subscription> lock_subscription(int32_t queue_id, std::string_view consumer);
+// Locks the subscription to the end of the transaction. Nothing when there is none. Errors:
+// insufficient_privilege for a caller without the right.
+std::optional<Subscription> lock_subscription(int32_t queue_id, std::string_view consumer,
+                                              Right right = Right::consume);
 
-// The subscription that has this batch, with or without a lock.
-std::optional<Subscription> find_batch(int64_t batch_id, bool lock);
+// The subscription that has this batch, with or without a lock. Errors: insufficient_privilege for a caller
+// without the right on its queue.
+std::optional<Subscription> find_batch(int64_t batch_id, bool lock, Right right = Right::consume);
 
 // As it stands now; `sub_key` should be locked by who wants to change it.
 std::optional<Subscription> read_subscription(int32_t sub_key);
