@@ -76,7 +76,8 @@ void finish(Subscription &subscription)
 BatchPlan plan_of(int64_t batch_id)
 {
     const std::optional<Subscription> subscription = find_batch(batch_id, false);
-    const std::optional<Queue> queue = subscription ? queue_with_id(subscription->queue_id) : std::nullopt;
+    const std::optional<Queue> queue =
+        subscription ? read_queue_with_id(subscription->queue_id) : std::nullopt;
     if (!queue)
         throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "batch " INT64_FORMAT " does not exist", batch_id)
             .hint("It may have been finished already.");

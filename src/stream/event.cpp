@@ -75,6 +75,9 @@ Queue open_current(std::string_view name, Right right, Relation *current)
         }
         if (heap != nullptr)
             pg::pg_call([&] { relation_close(heap, RowExclusiveLock); });
+        else
+            forget_queues();
+        pg::check_for_interrupts();
     }
 }
 

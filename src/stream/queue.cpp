@@ -171,12 +171,22 @@ Queue queue_named(std::string_view name, Right right)
 
 std::optional<Queue> queue_with_id(int32_t queue_id)
 {
-    static pg::Statement query(SELECT_QUEUE "where queue_id = $1", {INT4OID});
     if (cache_ready()) {
         if (auto *entry = static_cast<IdEntry *>(hash_search(by_id, &queue_id, HASH_FIND, nullptr)))
             return entry->queue;
     }
+    return read_queue_with_id(queue_id);
+}
+
+std::optional<Queue> read_queue_with_id(int32_t queue_id)
+{
+    static pg::Statement query(SELECT_QUEUE "where queue_id = $1", {INT4OID});
     return read_queue(query, queue_id);
+}
+
+void forget_queues()
+{
+    cache_valid = false;
 }
 
 uint64_t cache_generation()

@@ -47,6 +47,13 @@ std::optional<Queue> find_queue(std::string_view name);
 // The queue with that id, or nothing.
 std::optional<Queue> queue_with_id(int32_t queue_id);
 
+// The same, past the cache. A transaction becomes visible before its invalidations go out; whoever must not
+// miss a rotation that others have already acted upon reads the row itself.
+std::optional<Queue> read_queue_with_id(int32_t queue_id);
+
+// Forgets what is cached: a table that it names has gone.
+void forget_queues();
+
 // Counts what has dropped the cache. Whoever has locked a table of a queue compares it with the count from
 // before the look-up: where it has changed, the table may be another one's.
 uint64_t cache_generation();
