@@ -123,6 +123,14 @@ bool find_in_table(Oid table, int32_t key, Seek seek, int64_t value, bool keep, 
     return found;
 }
 
+void pin(const Oid (&tables)[kTables])
+{
+    pg::pg_call([&] {
+        for (Oid table : tables)
+            LockRelationOid(table, AccessShareLock);
+    });
+}
+
 bool is_before(const SlotRow &a, const SlotRow &b, Seek seek)
 {
     return is_backward(seek) ? a.i64(1) > b.i64(1) : a.i64(1) < b.i64(1);
@@ -152,6 +160,16 @@ int32_t hold_ticks()
     return slots.tick;
 }
 
+void pin_subscriptions()
+{
+    pin(current_slots().subscriptions);
+}
+
+void pin_ticks()
+{
+    pin(current_slots().ticks);
+}
+
 void prepare_slots()
 {
     static pg::Statement insert("insert into tasker.metadata_rotation default values on conflict do nothing",
@@ -163,6 +181,8 @@ std::optional<SlotRow> find_row(const Oid (&tables)[kTables], int32_t key, Seek 
                                 bool keep)
 {
     std::optional<SlotRow> best;
+    if (keep)
+        pin(tables);
     for (int32_t i = 0; i < kTables; i++) {
         SlotRow row{i, {}, {}};
         if (!pg::pg_call([&] { return find_in_table(tables[i], key, seek, value, keep, &row); }))

@@ -59,10 +59,16 @@ enum class Seek
     last_before // the row with the greatest bigint below
 };
 
-// With `keep` the tables stay locked in ACCESS SHARE mode to the end of the transaction, so that what was
+// With `keep` all three tables are locked in ACCESS SHARE mode to the end of the transaction, so that what was
 // found cannot be emptied away before others see that it is wanted.
 std::optional<SlotRow> find_row(const Oid (&tables)[kTables], int32_t key, Seek seek, int64_t value = 0,
                                 bool keep = false);
+
+// Locks the tables of subscriptions, or of ticks, in ACCESS SHARE mode to the end of the transaction. A query
+// over more than one of them needs that before its snapshot is taken: else a table may be emptied between the
+// snapshot and the query's own lock, and what was appended elsewhere meanwhile is not in the snapshot.
+void pin_subscriptions();
+void pin_ticks();
 
 // Appends a row to one of the tables, which is held; it is visible to what this transaction does next.
 void append_row(Oid table, const Datum (&values)[kSlotColumns], const bool (&nulls)[kSlotColumns]);

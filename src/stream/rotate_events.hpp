@@ -1,0 +1,59 @@
+// Rotation of event tables, in PgQ's two steps.
+//
+// STEP 1 empties the table that was current two rotations ago, and makes it the current one. Batches are read
+// from the current table and the one before it only (tables_of), so the one that was before is not read any
+// more: it must hold nothing that a consumer has not read. What a consumer has read is what its last tick
+// sees.
+//
+// STEP 2, in a later transaction, notes a transaction id S (queue_switch_step2): whoever gets a greater one
+// looks for the current table when step 1 is visible to all, and finds the new one. So all that was ever
+// written to the former tables has an id of at most S, and a consumer whose last tick has an xmin above S has
+// read all of it. S is the last id that was given out; not the id of the transaction that runs step 2, which
+// may have got its id before step 1 was committed.
+//
+// Step 1 holds the queue's rotation lock until its caches are invalidated everywhere, and step 2 takes it. So
+// no writer is left that has an id above S and an old cache.
+//
+// A consumer whose last tick is older than S holds the rotation up, unless the table before the current one
+// has nothing that its tick does not see, and nobody who may still write to it. So one that has read
+// everything holds up nothing, whether ticks are made or not.
+//
+// Nothing here waits: what is in the way is named in the queue's row (queue_rotation_held_by), and the
+// rotation is put off.
+#pragma once
+
+#include "stream/queue.hpp"
+
+namespace tasker::stream {
+
+enum class Rotation
+{
+    done,
+    not_due,
+    deferred
+};
+
+// When a rotation is put off: who asks for it now and then counts each time. The worker tries every second,
+// and would leave a dead row each time; it counts once in a rotation period, or when somebody else is in the
+// way.
+enum class Counting
+{
+    always,
+    when_new
+};
+
+// Step 1 for one queue. Nothing is written, and no transaction id taken, when it is not due.
+Rotation rotate_events(int32_t queue_id, Counting counting);
+
+// Step 2 for one queue: true when it has been done. It is not when step 1 was this transaction's own, or is
+// being run by another one.
+bool finish_event_rotation(int32_t queue_id);
+
+// Keeps the queue from being rotated to the end of the transaction. A subscription that is put to another
+// tick than the last needs that, so that its events are there when it is committed.
+void hold_rotation(int32_t queue_id);
+
+// Has nothing been emptied away yet that comes after this tick? To be asked after hold_rotation().
+bool has_all_events_after(const Queue &queue, int64_t tick_id);
+
+} // namespace tasker::stream
