@@ -1496,6 +1496,21 @@ comment on function tasker.version() is 'The version of the extension''s library
 
 -- Rotation: tables of events, subscriptions and ticks that are emptied in turn, and the rounds of maintenance.
 
+alter table tasker.queue add column queue_emptied_txid bigint not null default 0;
+comment on column tasker.queue.queue_emptied_txid is
+'Events of transactions up to this one may have been emptied away, as no consumer needed them: nobody can be registered at a tick from before';
+
+create function tasker.maint_rotate_tables_step1(i_queue_name text) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_tables_step1';
+comment on function tasker.maint_rotate_tables_step1(text) is
+'Makes the next of a queue''s three event tables the current one, emptied, when its rotation period is over. It is put off while a consumer has not read the one before the current table, or while somebody has locked the next one: queue_rotation_deferrals counts that, and queue_rotation_held_by says who it is. A queue whose tables are all empty is left alone. Result: 0, also for an unknown queue. Errors: 22023 null; XX001 a consumer stands at a tick that does not exist.';
+create function tasker.maint_rotate_tables_step2() returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_tables_step2';
+comment on function tasker.maint_rotate_tables_step2() is
+'Notes for each rotation that it is visible to all; the queue''s next rotation waits for that. Does nothing in the transaction that ran step 1. Result: 0.';
+
+grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_rotate_tables_step2() to tasker_admin;
+
 -- Settings of queues, and what queues, consumers and batches look like.
 
 create function tasker.set_queue_config(x_queue_name text, x_param_name text, x_param_value text) returns integer
@@ -1572,10 +1587,16 @@ create function tasker.get_batch_cursor(i_batch_id bigint, i_cursor_name text, i
 comment on function tasker.get_batch_cursor(bigint, text, integer) is
 'The same as get_batch_cursor(i_batch_id, i_cursor_name, i_quick_limit, null).';
 
+create function tasker._stream_metrics()
+    returns table (metric text, labels jsonb, value double precision, help text, type text)
+    language c rows 1000 as 'MODULE_PATHNAME', 'tasker_stream_metrics';
+comment on function tasker._stream_metrics() is 'The rows of metrics() about queues, consumers and rotations.';
+
 grant execute on function tasker.set_queue_config(text, text, text) to tasker_admin;
 grant execute on function tasker.get_queue_info(), tasker.get_queue_info(text), tasker.get_consumer_info(),
     tasker.get_consumer_info(text), tasker.get_consumer_info(text, text)
     to tasker_observer, tasker_worker, tasker_admin;
+grant execute on function tasker._stream_metrics() to tasker_observer, tasker_admin;
 grant execute on function tasker.get_batch_info(bigint), tasker.get_batch_cursor(bigint, text, integer, text),
     tasker.get_batch_cursor(bigint, text, integer)
     to tasker_worker, tasker_admin;
@@ -1812,6 +1833,9 @@ begin atomic
         ('tasker_xmin_held_seconds', x.seconds, 'Age of the oldest snapshot of a kind of holder'))
         m (metric, value, help)
     where m.value is not null
+    union all
+    select s.metric, s.labels, s.value, s.help, s.type
+    from tasker._stream_metrics() s
     union all
     select 'tasker_info', pg_catalog.jsonb_build_object('version', e.extversion), 1::double precision,
            'The installed version', 'gauge'
