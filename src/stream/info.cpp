@@ -1,4 +1,5 @@
 // get_queue_info(), get_consumer_info(), get_batch_info(): PgQ's columns, and some of our own after them.
+// Each caller sees the queues that he has a right to see.
 #include "pg/function.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
@@ -135,7 +136,8 @@ TASKER_FUNCTION(get_queue_info)
         return 0;
     Overview overview;
     for (uint64 i = 0; i < rows.count(); i++) {
-        add_queue(result, overview, rows, i);
+        if (may(Right::see, rows.i32(i, 11)))
+            add_queue(result, overview, rows, i);
         pg::check_for_interrupts();
     }
     return 0;
@@ -157,6 +159,8 @@ TASKER_FUNCTION(get_consumer_info)
     Overview overview;
     for (uint64 i = 0; i < rows.count(); i++) {
         const int32_t queue_id = rows.i32(i, 4);
+        if (!may(Right::see, queue_id))
+            continue;
         const std::optional<Standing> at = overview.standing(rows.i32(i, 3));
         if (!at)
             continue; // unregistered since, and its versions emptied away
