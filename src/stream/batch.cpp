@@ -76,20 +76,31 @@ void finish(Subscription &subscription)
 BatchPlan plan_of(int64_t batch_id)
 {
     const std::optional<Subscription> subscription = find_batch(batch_id, false);
-    const std::optional<Queue> queue =
-        subscription ? read_queue_with_id(subscription->queue_id) : std::nullopt;
+    if (!subscription)
+        unknown_batch(batch_id);
+    return plan_of(*subscription);
+}
+
+void unknown_batch(int64_t batch_id)
+{
+    throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "batch " INT64_FORMAT " does not exist", batch_id)
+        .hint("It may have been finished already.");
+}
+
+BatchPlan plan_of(const Subscription &with_batch)
+{
+    const std::optional<Queue> queue = read_queue_with_id(with_batch.queue_id);
     if (!queue)
-        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "batch " INT64_FORMAT " does not exist", batch_id)
-            .hint("It may have been finished already.");
-    const std::optional<core::TickSnapshot> previous =
-        find_snapshot(queue->queue_id, subscription->last_tick.value_or(0));
-    const std::optional<core::TickSnapshot> current =
-        find_snapshot(queue->queue_id, subscription->next_tick.value_or(0));
+        unknown_batch(with_batch.batch.value_or(0));
+    const int64_t last = with_batch.last_tick.value_or(0);
+    const int64_t next = with_batch.next_tick.value_or(0);
+    const std::optional<core::TickSnapshot> previous = find_snapshot(queue->queue_id, last);
+    const std::optional<core::TickSnapshot> current = find_snapshot(queue->queue_id, next);
     if (!previous)
-        lost_tick(*queue, subscription->last_tick.value_or(0));
+        lost_tick(*queue, last);
     if (!current)
-        lost_tick(*queue, subscription->next_tick.value_or(0));
-    return {*queue, subscription->sub_id, *previous, *current};
+        lost_tick(*queue, next);
+    return {*queue, with_batch.sub_id, *previous, *current};
 }
 
 // Transactions of the batch have ids from the earlier snapshot's xmin to the later one's xmax. The current

@@ -40,6 +40,10 @@ struct BatchPlan
 
 // Errors: undefined_object.
 BatchPlan plan_of(int64_t batch_id);
+BatchPlan plan_of(const Subscription &with_batch);
+
+// A batch that is not open. Errors: undefined_object, always.
+[[noreturn]] void unknown_batch(int64_t batch_id);
 
 // The event tables that may hold events of the batch.
 std::span<const Oid> tables_of(const BatchPlan &plan, Oid (&list)[kTables]);

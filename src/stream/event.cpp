@@ -61,11 +61,12 @@ void check_open(const Queue &queue)
 }
 
 // Locks the current table. Where the lock brings the news that the queue has changed, it is looked up anew.
-Queue open_current(std::string_view name, Right right, Relation *current)
+Queue open_current(std::string_view name, Right right, bool accepted, Relation *current)
 {
     for (;;) {
         const Queue queue = queue_named(name, right);
-        check_open(queue);
+        if (!accepted)
+            check_open(queue);
         const uint64_t generation = cache_generation();
         Relation heap =
             pg::pg_call([&] { return try_relation_open(queue.tables[queue.current], RowExclusiveLock); });
@@ -156,16 +157,31 @@ void insert_events(std::string_view queue_name, std::span<NewEvent> events, Righ
 {
     Relation heap = nullptr;
     const int64_t txid = current_txid(); // before the look for the table, see event.hpp
-    const Queue queue = open_current(queue_name, right, &heap);
+    const Queue queue = open_current(queue_name, right, false, &heap);
     check_limit(queue, txid, events.size());
     pg::pg_call([&] { write_events(heap, queue, events, txid); });
+}
+
+void redeliver_events(std::string_view queue_name, std::span<NewEvent> events)
+{
+    Relation heap = nullptr;
+    const int64_t txid = current_txid();
+    const Queue queue = open_current(queue_name, Right::none, true, &heap);
+    pg::pg_call([&] { write_events(heap, queue, events, txid); });
+}
+
+int64_t accept_event(const Queue &queue)
+{
+    check_open(queue);
+    check_limit(queue, current_txid(), 1);
+    return pg::pg_call([&] { return nextval_internal(queue.event_sequence, false); });
 }
 
 Oid hold_event_table(std::string_view queue_name)
 {
     Relation heap = nullptr;
     (void)current_txid();
-    (void)open_current(queue_name, Right::produce, &heap);
+    (void)open_current(queue_name, Right::produce, false, &heap);
     return pg::pg_call([&] {
         const Oid oid = RelationGetRelid(heap);
         table_close(heap, NoLock);

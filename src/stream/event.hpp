@@ -43,6 +43,13 @@ enum EventColumn : AttrNumber
 // transaction's limit.
 void insert_events(std::string_view queue_name, std::span<NewEvent> events, Right right = Right::produce);
 
+// The same for events that have been accepted before and come again, or come later: neither rights nor what
+// holds for producers counts.
+void redeliver_events(std::string_view queue_name, std::span<NewEvent> events);
+
+// The id of an event that shall be inserted later, after all checks of insert_events().
+int64_t accept_event(const Queue &queue);
+
 // The table that takes the queue's events, locked for writing to the end of the transaction.
 Oid hold_event_table(std::string_view queue_name);
 

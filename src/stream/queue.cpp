@@ -73,7 +73,7 @@ bool cache_ready()
     "queue_tick_seq::regclass::oid, queue_switch_step1, queue_switch_step2, queue_external_ticker, "         \
     "queue_disable_insert, queue_ticker_paused, queue_paused, coalesce(queue_per_tx_limit, -1), "            \
     "queue_ticker_max_count, queue_ticker_max_lag, queue_ticker_idle_period, queue_min_tick_interval, "      \
-    "coalesce(queue_ttl, '0') from tasker.queue "
+    "coalesce(queue_ttl, '0'), queue_max_retries from tasker.queue "
 
 int64_t interval_us(const pg::Rows &rows, int column)
 {
@@ -105,6 +105,7 @@ Queue queue_of_row(const pg::Rows &rows)
     queue.idle_period_us = interval_us(rows, 19);
     queue.min_tick_interval_us = interval_us(rows, 20);
     queue.ttl_us = interval_us(rows, 21);
+    queue.max_retries = rows.i32(0, 22);
     return queue;
 }
 

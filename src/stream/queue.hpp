@@ -37,6 +37,7 @@ struct Queue
     int64_t idle_period_us;
     int64_t min_tick_interval_us;
     int64_t ttl_us; // 0: none
+    int32_t max_retries;
 };
 
 // The queue of that name, as it is committed at this moment or changed by this transaction. Errors:

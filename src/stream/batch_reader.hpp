@@ -1,0 +1,33 @@
+// Reading what a batch holds.
+//
+// The plan is PgQ's (core/tick_snapshot.hpp): one range of the index on ev_txid and single ids before it.
+// What a transaction that was rolled back has left is not visible; what is visible is of the batch when the
+// later tick sees its transaction and the earlier one does not.
+#pragma once
+
+#include "stream/batch.hpp"
+#include "stream/event.hpp"
+
+namespace tasker::stream {
+
+// Takes events one by one, each in a slot of its event table. Plain C: may ereport.
+class EventSink
+{
+  public:
+    // False: no more, please.
+    virtual bool take(TupleTableSlot *slot) = 0;
+
+  protected:
+    ~EventSink() = default;
+};
+
+// Hands over the events of a batch, in no particular order.
+void read_batch(const BatchPlan &plan, EventSink &sink);
+
+// Events of the queue before that time are left out of batches.
+TimestampTz oldest_wanted(const Queue &queue);
+
+// The index of a table that begins with a column; plain C, may ereport.
+Relation open_index_on(Relation heap, AttrNumber column, LOCKMODE mode);
+
+} // namespace tasker::stream
