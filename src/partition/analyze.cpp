@@ -15,6 +15,7 @@
 #include "partition/changes.hpp"
 #include "partition/locks.hpp"
 #include "partition/set_failure.hpp"
+#include "pg/invalidation.hpp"
 #include "pg/settings.hpp"
 #include "pg/spi.hpp"
 
@@ -68,18 +69,7 @@ struct LastLook
 LastLook last_look;
 bool catalogs_changed; // since last_look
 
-void on_invalidation(Datum, Oid)
-{
-    catalogs_changed = true;
-}
-
-void listen_for_invalidations()
-{
-    static bool listening = false;
-    if (!listening)
-        pg::pg_call([] { CacheRegisterRelcacheCallback(on_invalidation, 0); });
-    listening = true;
-}
+pg::RelcacheListener catalogs([](Oid) { catalogs_changed = true; });
 
 bool counters_go_on(const DatabaseCounters &now)
 {
@@ -174,7 +164,7 @@ void Look::run()
 {
     const DatabaseCounters counters = read_database_counters();
     const bool all = !OidIsValid(only_);
-    listen_for_invalidations();
+    catalogs.listen();
     if (all && !force_ && nothing_can_be_due(counters))
         return;
     if (counters_go_on(counters))

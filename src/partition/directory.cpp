@@ -6,6 +6,7 @@
 
 #include "partition/bounds.hpp"
 #include "partition/locks.hpp"
+#include "pg/invalidation.hpp"
 
 extern "C" {
 #include "utils/partcache.h"
@@ -25,7 +26,7 @@ struct CachedParent
 HTAB *parents = nullptr;
 CachedParent *last = nullptr; // the entry used last: most backends know one parent
 
-void invalidate(Datum, Oid relid)
+void invalidate(Oid relid)
 {
     if (relid != InvalidOid) {
         auto *cached = static_cast<CachedParent *>(hash_search(parents, &relid, HASH_FIND, nullptr));
@@ -39,6 +40,8 @@ void invalidate(Datum, Oid relid)
         cached->valid = false;
 }
 
+pg::RelcacheListener listener(invalidate);
+
 void create_cache()
 {
     HASHCTL control{};
@@ -46,7 +49,7 @@ void create_cache()
     control.entrysize = sizeof(CachedParent);
     control.hcxt = TopMemoryContext;
     parents = hash_create("tasker partition directory", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-    CacheRegisterRelcacheCallback(invalidate, 0);
+    listener.listen();
 }
 
 CachedParent *cached_parent(Oid parent)

@@ -9,6 +9,7 @@
 #include "partition/move_source.hpp"
 #include "partition/owned_set.hpp"
 #include "pg/function.hpp"
+#include "pg/invalidation.hpp"
 #include "pg/spi.hpp"
 
 namespace tasker::partition {
@@ -29,7 +30,7 @@ struct Mirror
 
 HTAB *mirrors = nullptr;
 
-void invalidate(Datum, Oid relid)
+void invalidate(Oid relid)
 {
     HASH_SEQ_STATUS scan;
     hash_seq_init(&scan, mirrors);
@@ -39,6 +40,8 @@ void invalidate(Datum, Oid relid)
     }
 }
 
+pg::RelcacheListener listener(invalidate);
+
 Mirror *find_mirror(Oid source)
 {
     if (mirrors == nullptr) {
@@ -47,7 +50,7 @@ Mirror *find_mirror(Oid source)
         control.entrysize = sizeof(Mirror);
         control.hcxt = TopMemoryContext;
         mirrors = hash_create("tasker mirrors", 8, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-        CacheRegisterRelcacheCallback(invalidate, 0);
+        listener.listen();
     }
     bool found = false;
     auto *mirror = static_cast<Mirror *>(hash_search(mirrors, &source, HASH_ENTER, &found));

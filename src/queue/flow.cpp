@@ -1,6 +1,7 @@
 #include "queue/flow.hpp"
 
 #include "pg/function.hpp"
+#include "pg/named_rows.hpp"
 #include "pg/settings.hpp"
 #include "pg/spi.hpp"
 #include "queue/shared_state.hpp"
@@ -8,64 +9,7 @@
 namespace tasker::queue {
 namespace {
 
-// The cache: two tables over the same entries, emptied as a whole when tasker.flow changes.
-struct NameEntry
-{
-    char name[kMaxFlowNameBytes + 1];
-    Flow flow;
-};
-
-struct IdEntry
-{
-    int32_t flow_id;
-    Flow flow;
-};
-
-HTAB *by_name = nullptr;
-HTAB *by_id = nullptr;
-Oid flow_table = InvalidOid; // what the cache was filled from
-bool cache_valid = false;
-bool callback_registered = false;
-
-void on_relcache_invalidation(Datum, Oid relid)
-{
-    if (relid == InvalidOid || relid == flow_table)
-        cache_valid = false;
-}
-
-// Empties the cache and has tasker.flow's invalidations watched.
-void begin_cache()
-{
-    pg::pg_call([] {
-        if (!callback_registered) {
-            CacheRegisterRelcacheCallback(on_relcache_invalidation, 0);
-            callback_registered = true;
-        }
-        if (by_name != nullptr)
-            hash_destroy(std::exchange(by_name, nullptr));
-        if (by_id != nullptr)
-            hash_destroy(std::exchange(by_id, nullptr));
-        HASHCTL names{};
-        names.keysize = kMaxFlowNameBytes + 1;
-        names.entrysize = sizeof(NameEntry);
-        by_name = hash_create("tasker flows by name", 64, &names, HASH_ELEM | HASH_STRINGS);
-        HASHCTL ids{};
-        ids.keysize = sizeof(int32_t);
-        ids.entrysize = sizeof(IdEntry);
-        by_id = hash_create("tasker flows by id", 64, &ids, HASH_ELEM | HASH_BLOBS);
-        Oid schema = get_namespace_oid("tasker", false);
-        flow_table = get_relname_relid("flow", schema);
-        cache_valid = true;
-    });
-}
-
-bool cache_ready()
-{
-    // Invalidations reach this backend when it next locks a relation; a plain look at the catalog cache does
-    // not lock one, so they are taken in here.
-    pg::pg_call([] { AcceptInvalidationMessages(); });
-    return cache_valid;
-}
+pg::NamedRows<Flow, &Flow::flow_id> flows("flow");
 
 #define SELECT_FLOW                                                                                          \
     "select flow_id, flow_name, max_attempts, lease, backoff_base, backoff_max, backoff_jitter, "            \
@@ -89,49 +33,22 @@ Flow flow_of_row(const pg::Rows &rows)
     return flow;
 }
 
-// The key in a zero-padded buffer, as HASH_STRINGS wants it.
-struct NameKey
-{
-    char text[kMaxFlowNameBytes + 1] = {};
-
-    explicit NameKey(std::string_view name)
-    {
-        memcpy(text, name.data(), std::min<size_t>(name.size(), kMaxFlowNameBytes));
-    }
-};
-
 std::optional<Flow> cached(std::string_view name)
 {
-    if (!cache_ready())
-        return std::nullopt;
-    NameKey key(name);
-    auto *entry = static_cast<NameEntry *>(hash_search(by_name, key.text, HASH_FIND, nullptr));
-    return entry != nullptr ? std::optional(entry->flow) : std::nullopt;
-}
-
-// Keeps a flow, unless the table changed while it was being read.
-void keep(const Flow &flow)
-{
-    if (!cache_valid)
-        return;
-    pg::pg_call([&] {
-        bool found = false;
-        static_cast<NameEntry *>(hash_search(by_name, flow.name, HASH_ENTER, &found))->flow = flow;
-        static_cast<IdEntry *>(hash_search(by_id, &flow.flow_id, HASH_ENTER, &found))->flow = flow;
-    });
+    const Flow *flow = flows.find(name);
+    return flow != nullptr ? std::optional(*flow) : std::nullopt;
 }
 
 std::optional<Flow> read_flow(std::string_view name)
 {
     static pg::Statement by_flow_name(SELECT_FLOW "where flow_name = $1", {TEXTOID});
-    if (!cache_ready())
-        begin_cache();
+    flows.begin();
     pg::Spi spi;
     pg::Rows rows = spi.read_latest(by_flow_name, {name});
     if (rows.empty())
         return std::nullopt;
     Flow flow = flow_of_row(rows);
-    keep(flow);
+    flows.keep(flow);
     return flow;
 }
 
@@ -152,7 +69,7 @@ void lock_flow(int32_t flow_id, LOCKMODE mode)
 {
     pg::pg_call([&] {
         LOCKTAG tag;
-        SET_LOCKTAG_OBJECT(tag, MyDatabaseId, flow_table, static_cast<Oid>(flow_id % kFlowLocks), 0);
+        SET_LOCKTAG_OBJECT(tag, MyDatabaseId, flows.watch().oid(), static_cast<Oid>(flow_id % kFlowLocks), 0);
         (void)LockAcquire(&tag, mode, false, false);
     });
 }
@@ -190,7 +107,7 @@ Flow flow_named(std::string_view name)
 
 void forget_cached_flows()
 {
-    cache_valid = false;
+    flows.watch().forget();
 }
 
 Flow flow_for_enqueue(std::string_view name)
@@ -219,19 +136,15 @@ Flow flow_for_drop(std::string_view name)
 std::optional<Flow> flow_with_id(int32_t flow_id)
 {
     static pg::Statement by_flow_id(SELECT_FLOW "where flow_id = $1", {INT4OID});
-    if (cache_ready()) {
-        auto *entry = static_cast<IdEntry *>(hash_search(by_id, &flow_id, HASH_FIND, nullptr));
-        if (entry != nullptr)
-            return entry->flow;
-    } else {
-        begin_cache();
-    }
+    if (const Flow *flow = flows.find(flow_id))
+        return *flow;
+    flows.begin();
     pg::Spi spi;
     pg::Rows rows = spi.read_latest(by_flow_id, {flow_id});
     if (rows.empty())
         return std::nullopt;
     Flow flow = flow_of_row(rows);
-    keep(flow);
+    flows.keep(flow);
     return flow;
 }
 

@@ -1,70 +1,13 @@
 #include "stream/queue.hpp"
 
 #include "pg/function.hpp"
+#include "pg/named_rows.hpp"
 #include "pg/spi.hpp"
 
 namespace tasker::stream {
 namespace {
 
-// Two tables over the same entries, emptied as a whole when tasker.queue changes.
-struct NameEntry
-{
-    char name[kMaxNameBytes + 1];
-    Queue queue;
-};
-
-struct IdEntry
-{
-    int32_t queue_id;
-    Queue queue;
-};
-
-HTAB *by_name = nullptr;
-HTAB *by_id = nullptr;
-Oid queue_table = InvalidOid; // what the cache was filled from
-bool cache_valid = false;
-bool callback_registered = false;
-uint64_t generation = 0;
-
-void on_relcache_invalidation(Datum, Oid relid)
-{
-    if (relid == InvalidOid || relid == queue_table) {
-        cache_valid = false;
-        generation++;
-    }
-}
-
-void begin_cache()
-{
-    pg::pg_call([] {
-        if (!callback_registered) {
-            CacheRegisterRelcacheCallback(on_relcache_invalidation, 0);
-            callback_registered = true;
-        }
-        if (by_name != nullptr)
-            hash_destroy(std::exchange(by_name, nullptr));
-        if (by_id != nullptr)
-            hash_destroy(std::exchange(by_id, nullptr));
-        HASHCTL names{};
-        names.keysize = kMaxNameBytes + 1;
-        names.entrysize = sizeof(NameEntry);
-        by_name = hash_create("tasker queues by name", 64, &names, HASH_ELEM | HASH_STRINGS);
-        HASHCTL ids{};
-        ids.keysize = sizeof(int32_t);
-        ids.entrysize = sizeof(IdEntry);
-        by_id = hash_create("tasker queues by id", 64, &ids, HASH_ELEM | HASH_BLOBS);
-        queue_table = get_relname_relid("queue", get_namespace_oid("tasker", false));
-        cache_valid = true;
-    });
-}
-
-// Invalidations reach this backend when it next locks a relation; a look at the catalog cache does not lock
-// one, so they are taken in here.
-bool cache_ready()
-{
-    pg::pg_call([] { AcceptInvalidationMessages(); });
-    return cache_valid;
-}
+pg::NamedRows<Queue, &Queue::queue_id> queues("queue");
 
 #define SELECT_QUEUE                                                                                         \
     "select queue_id, queue_name, queue_cur_table, queue_data_pfx::regclass::oid, "                          \
@@ -109,39 +52,15 @@ Queue queue_of_row(const pg::Rows &rows)
     return queue;
 }
 
-// The key in a zero-padded buffer, as HASH_STRINGS wants it.
-struct NameKey
-{
-    char text[kMaxNameBytes + 1] = {};
-
-    explicit NameKey(std::string_view name)
-    {
-        memcpy(text, name.data(), std::min<size_t>(name.size(), kMaxNameBytes));
-    }
-};
-
-// Keeps a queue, unless the table changed while it was being read.
-void keep(const Queue &queue)
-{
-    if (!cache_valid)
-        return;
-    pg::pg_call([&] {
-        bool found = false;
-        static_cast<NameEntry *>(hash_search(by_name, queue.name, HASH_ENTER, &found))->queue = queue;
-        static_cast<IdEntry *>(hash_search(by_id, &queue.queue_id, HASH_ENTER, &found))->queue = queue;
-    });
-}
-
 std::optional<Queue> read_queue(pg::Statement &query, const pg::Param &key)
 {
-    if (!cache_ready())
-        begin_cache();
+    queues.begin();
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {key});
     if (rows.empty())
         return std::nullopt;
     const Queue queue = queue_of_row(rows);
-    keep(queue);
+    queues.keep(queue);
     return queue;
 }
 
@@ -150,12 +69,8 @@ std::optional<Queue> read_queue(pg::Statement &query, const pg::Param &key)
 std::optional<Queue> find_queue(std::string_view name)
 {
     static pg::Statement query(SELECT_QUEUE "where queue_name = $1", {TEXTOID});
-    if (cache_ready()) {
-        NameKey key(name);
-        if (auto *entry = static_cast<NameEntry *>(hash_search(by_name, key.text, HASH_FIND, nullptr));
-            entry != nullptr && name.size() <= kMaxNameBytes)
-            return entry->queue;
-    }
+    if (const Queue *queue = queues.find(name))
+        return *queue;
     return read_queue(query, name);
 }
 
@@ -172,10 +87,8 @@ Queue queue_named(std::string_view name, Right right)
 
 std::optional<Queue> queue_with_id(int32_t queue_id)
 {
-    if (cache_ready()) {
-        if (auto *entry = static_cast<IdEntry *>(hash_search(by_id, &queue_id, HASH_FIND, nullptr)))
-            return entry->queue;
-    }
+    if (const Queue *queue = queues.find(queue_id))
+        return *queue;
     return read_queue_with_id(queue_id);
 }
 
@@ -187,12 +100,12 @@ std::optional<Queue> read_queue_with_id(int32_t queue_id)
 
 void forget_queues()
 {
-    cache_valid = false;
+    queues.watch().forget();
 }
 
 uint64_t cache_generation()
 {
-    return generation;
+    return queues.watch().generation();
 }
 
 } // namespace tasker::stream

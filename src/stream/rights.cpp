@@ -1,6 +1,7 @@
 #include "stream/rights.hpp"
 
 #include "pg/function.hpp"
+#include "pg/invalidation.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
 #include "stream/queue.hpp"
@@ -28,39 +29,31 @@ struct Entry
 
 HTAB *cache = nullptr;
 Entry last{}; // the entry that was asked for last: most sessions are one user and write to one queue
-Oid grant_table = InvalidOid;
-bool cache_valid = false;
-bool callbacks_registered = false;
-
-void on_relcache_invalidation(Datum, Oid relid)
-{
-    if (relid == InvalidOid || relid == grant_table)
-        cache_valid = false;
-}
+pg::TableWatch grants("queue_grant");
 
 void on_role_invalidation(Datum, int, uint32)
 {
-    cache_valid = false;
+    grants.forget();
 }
 
-// Plain C: may ereport.
 void begin_cache()
 {
-    if (!callbacks_registered) {
-        CacheRegisterRelcacheCallback(on_relcache_invalidation, 0);
-        CacheRegisterSyscacheCallback(AUTHOID, on_role_invalidation, 0);
-        CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, on_role_invalidation, 0);
-        callbacks_registered = true;
-    }
-    if (cache != nullptr)
-        hash_destroy(std::exchange(cache, nullptr));
-    HASHCTL control{};
-    control.keysize = sizeof(Key);
-    control.entrysize = sizeof(Entry);
-    cache = hash_create("tasker rights on queues", 64, &control, HASH_ELEM | HASH_BLOBS);
+    pg::pg_call([] {
+        static bool listening = false;
+        if (!listening) {
+            CacheRegisterSyscacheCallback(AUTHOID, on_role_invalidation, 0);
+            CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, on_role_invalidation, 0);
+            listening = true;
+        }
+        if (cache != nullptr)
+            hash_destroy(std::exchange(cache, nullptr));
+        HASHCTL control{};
+        control.keysize = sizeof(Key);
+        control.entrysize = sizeof(Entry);
+        cache = hash_create("tasker rights on queues", 64, &control, HASH_ELEM | HASH_BLOBS);
+    });
     last = {};
-    grant_table = get_relname_relid("queue_grant", get_namespace_oid("tasker", false));
-    cache_valid = true;
+    grants.begin();
 }
 
 // A role that does not exist gives nothing.
@@ -129,11 +122,8 @@ uint8_t find_rights(Oid user, int32_t queue_id)
 // What changes while the rights are being found out makes the cache invalid, and nothing is kept.
 uint8_t rights_of(Oid user, int32_t queue_id)
 {
-    pg::pg_call([] {
-        AcceptInvalidationMessages();
-        if (!cache_valid)
-            begin_cache();
-    });
+    if (!grants.holds())
+        begin_cache();
     if (last.key.user == user && last.key.queue_id == queue_id)
         return last.rights;
     const Key key{user, queue_id};
@@ -143,7 +133,7 @@ uint8_t rights_of(Oid user, int32_t queue_id)
     }
     const uint8_t rights = find_rights(user, queue_id);
     pg::pg_call([&] {
-        if (!cache_valid)
+        if (!grants.holds())
             return;
         bool found = false;
         auto *entry = static_cast<Entry *>(hash_search(cache, &key, HASH_ENTER, &found));
@@ -201,7 +191,7 @@ void lock_grants()
     "(select oid from pg_catalog.pg_roles where rolname = any ($1))) and (exists (select from rows from "    \
     "(pg_catalog.unnest(p.proargnames), pg_catalog.unnest(p.proargmodes)) a(name, mode) "                    \
     "where coalesce(a.mode, 'i') in ('i', 'b', 'v') "                                                        \
-    "and a.name ~ '^([a-z]_)?(queue|queue_name|batch|batch_id)$') "                                          \
+    "and a.name ~ '^([a-z]_)?(queue|queue_name|batch_id)$') "                                                \
     "or p.proname ~ '^get_(queue|consumer|batch)_info$')"
 
 Datum name_datum(const char *name)

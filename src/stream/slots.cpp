@@ -1,6 +1,7 @@
 #include "stream/slots.hpp"
 
 #include "pg/function.hpp"
+#include "pg/invalidation.hpp"
 #include "pg/spi.hpp"
 #include "stream/table_writer.hpp"
 
@@ -8,26 +9,7 @@ namespace tasker::stream {
 namespace {
 
 Slots cached{};
-Oid rotation_table = InvalidOid;
-bool cache_valid = false;
-bool callback_registered = false;
-
-void on_relcache_invalidation(Datum, Oid relid)
-{
-    if (relid == InvalidOid || relid == rotation_table)
-        cache_valid = false;
-}
-
-void watch()
-{
-    pg::pg_call([] {
-        if (!callback_registered)
-            CacheRegisterRelcacheCallback(on_relcache_invalidation, 0);
-        callback_registered = true;
-        rotation_table = get_relname_relid("metadata_rotation", get_namespace_oid("tasker", false));
-        cache_valid = true;
-    });
-}
+pg::TableWatch rotation("metadata_rotation");
 
 Slots read_slots()
 {
@@ -37,11 +19,11 @@ Slots read_slots()
         "'tasker.tick_0'::regclass::oid, 'tasker.tick_1'::regclass::oid, 'tasker.tick_2'::regclass::oid, "
         "'tasker.registration'::regclass::oid from tasker.metadata_rotation",
         {});
-    watch(); // first: a change from here on must not be lost
+    rotation.begin(); // first: a change from here on must not be lost
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query);
     if (rows.empty()) {
-        cache_valid = false;
+        rotation.forget();
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "there is no queue yet")
             .hint("Create one with tasker.create_queue().");
     }
@@ -140,8 +122,7 @@ bool is_before(const SlotRow &a, const SlotRow &b, Seek seek)
 
 Slots current_slots()
 {
-    pg::pg_call([] { AcceptInvalidationMessages(); });
-    if (!cache_valid)
+    if (!rotation.holds())
         cached = read_slots();
     return cached;
 }
