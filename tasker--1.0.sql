@@ -1499,6 +1499,23 @@ comment on function tasker.version() is 'The version of the extension''s library
 alter table tasker.queue add column queue_emptied_txid bigint not null default 0;
 comment on column tasker.queue.queue_emptied_txid is
 'Events of transactions up to this one may have been emptied away, as no consumer needed them: nobody can be registered at a tick from before';
+alter table tasker.metadata_rotation
+    add column rotation_txid bigint not null default 0,
+    add column rotation_subscription_rows bigint not null default 0,
+    add column rotation_tick_rows bigint not null default 0;
+comment on column tasker.metadata_rotation.rotation_txid is 'Transaction of the last rotation';
+comment on column tasker.metadata_rotation.rotation_subscription_rows is
+'Rows that it kept in the active table of subscriptions: there is nothing to rotate until there are more';
+comment on column tasker.metadata_rotation.rotation_tick_rows is 'Rows that it kept in the active table of ticks';
+
+-- Rows are only appended to these tables, and go with the table: there is nothing to vacuum, and a vacuum would be in
+-- the way of emptying them.
+alter table tasker.subscription_0 set (autovacuum_enabled = off);
+alter table tasker.subscription_1 set (autovacuum_enabled = off);
+alter table tasker.subscription_2 set (autovacuum_enabled = off);
+alter table tasker.tick_0 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+alter table tasker.tick_1 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+alter table tasker.tick_2 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 
 create function tasker.maint_rotate_tables_step1(i_queue_name text) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_tables_step1';
@@ -1508,8 +1525,18 @@ create function tasker.maint_rotate_tables_step2() returns integer
     language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_tables_step2';
 comment on function tasker.maint_rotate_tables_step2() is
 'Notes for each rotation that it is visible to all; the queue''s next rotation waits for that. Does nothing in the transaction that ran step 1. Result: 0.';
+create function tasker.maint_rotate_metadata() returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_metadata';
+comment on function tasker.maint_rotate_metadata() is
+'Makes the next of the three tables of subscriptions, and of ticks, the active one, emptied but for what is still wanted, where something was appended to the active one since the last rotation, when the shortest metadata_rotation_period of all queues is over. Ticks are put off while a consumer needs an old one, either while somebody has locked the table: tasker.metadata_rotation counts that (rotation_subscription_deferrals, rotation_tick_deferrals) and says who it is (rotation_held_by). Result: 1, or 0 when nothing was rotated, as before step 2 of the last rotation.';
+create function tasker.maint_rotate_metadata_step2() returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_metadata_step2';
+comment on function tasker.maint_rotate_metadata_step2() is
+'Lets the next maint_rotate_metadata() rotate: one transaction has begun after the last rotation was committed. A matter of order, no gate against old snapshots. Result: 1, or 0 when there is nothing to note, or the rotation is of this transaction.';
 
-grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_rotate_tables_step2() to tasker_admin;
+grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_rotate_tables_step2(),
+    tasker.maint_rotate_metadata(), tasker.maint_rotate_metadata_step2()
+    to tasker_admin;
 
 -- Settings of queues, and what queues, consumers and batches look like.
 
