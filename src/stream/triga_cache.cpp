@@ -1,3 +1,4 @@
+#include "pg/invalidation.hpp"
 #include "stream/triga.hpp"
 
 namespace tasker::stream::triga {
@@ -30,7 +31,7 @@ void mark_all()
     stale_triggers = kStaleToSweep;
 }
 
-void on_relcache_invalidation(Datum, Oid relid)
+void on_relcache_invalidation(Oid relid)
 {
     if (relid == InvalidOid)
         return mark_all();
@@ -43,6 +44,8 @@ void on_relcache_invalidation(Datum, Oid relid)
     }
 }
 
+pg::RelcacheListener listener(on_relcache_invalidation);
+
 void on_namespace_invalidation(Datum, int, uint32)
 {
     mark_all();
@@ -54,7 +57,7 @@ void begin_cache()
     control.keysize = sizeof(Oid);
     control.entrysize = sizeof(Table);
     tables = hash_create("tasker tables with triggers", 64, &control, HASH_ELEM | HASH_BLOBS);
-    CacheRegisterRelcacheCallback(on_relcache_invalidation, 0);
+    listener.listen();
     CacheRegisterSyscacheCallback(NAMESPACEOID, on_namespace_invalidation, 0);
 }
 
