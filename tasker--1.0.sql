@@ -1809,6 +1809,68 @@ create function tasker.health_check() returns jsonb
 comment on function tasker.health_check() is
 '{"status": "healthy" | "degraded" | "unhealthy", "reasons": [{"check", "severity", "message", "hint"}], "figures": {…}}. Checks that the worker runs and its duties succeed, who holds back the oldest snapshot, that partitions exist ahead of time, how old the backlog is and how many records failed. Takes milliseconds, whatever the size of the tables.';
 
+create function tasker.status() returns table (component text, status text, detail text)
+    language sql volatile
+begin atomic
+    with report as materialized (select tasker.health_check() as health),
+    reason as materialized (
+        select r.value ->> 'check' as component, pg_catalog.min(r.value ->> 'severity') as status,
+               pg_catalog.string_agg(r.value ->> 'message', '; ') as detail
+        from report cross join lateral pg_catalog.jsonb_array_elements(report.health -> 'reasons') r
+        group by 1),
+    figures as materialized (select report.health -> 'figures' -> 'stream' as stream from report),
+    line as (
+        select 1 as place, 'server' as component, 'ok' as status,
+               'PostgreSQL ' || pg_catalog.current_setting('server_version') as detail
+        union all
+        select 2, 'extension',
+               case when tasker.version() like e.extversion || '%' then 'ok' else 'mismatch' end,
+               pg_catalog.format('extension %s, library %s', e.extversion, tasker.version())
+        from pg_catalog.pg_extension e
+        where e.extname = 'tasker'
+        union all
+        select 3, 'worker', w.state, coalesce(pg_catalog.format('process %s, since %s', w.pid, w.started_at), w.last_error)
+        from tasker._worker_status() w
+        where w.database = pg_catalog.current_database()
+        union all
+        select 4, 'duties', case when pg_catalog.count(*) filter (where d.failures_in_a_row > 0) = 0 then 'ok' else 'failing' end,
+               coalesce(pg_catalog.string_agg(d.name || ': ' || d.last_error, '; ' order by d.name)
+                            filter (where d.failures_in_a_row > 0),
+                        pg_catalog.format('%s duties', pg_catalog.count(*)))
+        from tasker._duty_status() d
+        union all
+        select 5, 'ticker', 'ok', pg_catalog.format('%s s since the last tick of a queue with new events',
+                                                    f.stream -> 'ticker_lag_seconds')
+        from figures f
+        union all
+        select 6, 'queues', 'ok', pg_catalog.format('%s queues, %s paused', pg_catalog.count(*),
+                                                    pg_catalog.count(*) filter (where q.queue_paused))
+        from tasker.queue q
+        union all
+        select 7, 'consumer lag', 'ok', pg_catalog.format('%s consumers, the last one %s s behind', f.stream -> 'consumers',
+                                                          f.stream -> 'consumer_lag_seconds')
+        from figures f
+        union all
+        select 8, 'rotation', 'ok', pg_catalog.format('the last one at %s',
+                                                      coalesce(pg_catalog.max(q.queue_switch_time)::text, 'no time yet'))
+        from tasker.queue q
+        union all
+        select 9, 'metadata rotation', 'ok', pg_catalog.format('the last one at %s',
+                                                      coalesce(pg_catalog.max(m.rotation_switch_time)::text, 'no time yet'))
+        from tasker.metadata_rotation m
+        union all
+        select 10, 'restore', 'ok', 'nothing to do'
+    )
+    select l.component, coalesce(r.status, l.status), coalesce(r.detail, l.detail)
+    from line l
+    left join reason r on r.component = l.component
+    order by l.place;
+end;
+comment on function tasker.status() is
+'How the parts of the extension are, a line each, with the reasons that health_check() gives: server, extension (mismatch: another version than the library), worker (its state, see worker_status), duties, ticker, queues, consumer lag, rotation, metadata rotation, restore (see after_restore()). Status is ok where it is not said otherwise.';
+revoke all on function tasker.status() from public;
+grant execute on function tasker.status() to tasker_observer, tasker_admin;
+
 -- Metrics
 
 create function tasker.metrics()

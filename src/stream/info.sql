@@ -74,10 +74,16 @@ create function tasker.get_batch_cursor(i_batch_id bigint, i_cursor_name text, i
 comment on function tasker.get_batch_cursor(bigint, text, integer) is
 'The same as get_batch_cursor(i_batch_id, i_cursor_name, i_quick_limit, null).';
 
+create function tasker._stream_metrics()
+    returns table (metric text, labels jsonb, value double precision, help text, type text)
+    language c rows 1000 as 'MODULE_PATHNAME', 'tasker_stream_metrics';
+comment on function tasker._stream_metrics() is 'The rows of metrics() about queues, consumers and rotations.';
+
 grant execute on function tasker.set_queue_config(text, text, text) to tasker_admin;
 grant execute on function tasker.get_queue_info(), tasker.get_queue_info(text), tasker.get_consumer_info(),
     tasker.get_consumer_info(text), tasker.get_consumer_info(text, text)
     to tasker_observer, tasker_worker, tasker_admin;
+grant execute on function tasker._stream_metrics() to tasker_observer, tasker_admin;
 grant execute on function tasker.get_batch_info(bigint), tasker.get_batch_cursor(bigint, text, integer, text),
     tasker.get_batch_cursor(bigint, text, integer)
     to tasker_worker, tasker_admin;

@@ -36,6 +36,12 @@ void copy_by_value(TupleTableSlot *from, SlotRow *row)
     }
 }
 
+void set_keys(ScanKeyData *keys, int32_t key, StrategyNumber strategy, RegProcedure compare, int64_t value)
+{
+    ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key));
+    ScanKeyInit(&keys[1], 2, strategy, compare, Int64GetDatum(value));
+}
+
 std::optional<Tick> tick_of(bool found, const SlotRow &row)
 {
     if (!found)
@@ -61,6 +67,7 @@ void SlotScan::begin(Snapshot snapshot)
 {
     for (int i = 0; i < kTables; i++) {
         rows_[i] = table_slot_create(heaps_[i], nullptr);
+        is_empty_[i] = RelationGetNumberOfBlocks(heaps_[i]) == 0;
         scans_[i] = tasker_index_beginscan(heaps_[i], indexes_[i], snapshot, kKeyColumns);
     }
 }
@@ -77,6 +84,8 @@ void SlotScan::close()
 
 bool SlotScan::find_in(int slot, ScanKeyData *keys, ScanDirection direction, SlotRow *row)
 {
+    if (is_empty_[slot])
+        return false;
     index_rescan(scans_[slot], keys, kKeyColumns, nullptr, 0);
     if (!index_getnext_slot(scans_[slot], direction, rows_[slot]))
         return false;
@@ -88,10 +97,9 @@ bool SlotScan::find_in(int slot, ScanKeyData *keys, ScanDirection direction, Slo
 
 bool SlotScan::find_from(int32_t key, int64_t from, SlotRow *row)
 {
-    bool found = false;
     ScanKeyData keys[kKeyColumns];
-    ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key));
-    ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+    bool found = false;
+    set_keys(keys, key, BTGreaterEqualStrategyNumber, F_INT8GE, from);
     for (int i = 0; i < kTables; i++) {
         SlotRow here;
         if (!find_in(i, keys, ForwardScanDirection, &here))
@@ -103,12 +111,22 @@ bool SlotScan::find_from(int32_t key, int64_t from, SlotRow *row)
     return found;
 }
 
+bool SlotScan::find_equal(int32_t key, int64_t value, SlotRow *row)
+{
+    ScanKeyData keys[kKeyColumns];
+    set_keys(keys, key, BTEqualStrategyNumber, F_INT8EQ, value);
+    for (int i = 0; i < kTables; i++) {
+        if (find_in(i, keys, ForwardScanDirection, row))
+            return true;
+    }
+    return false;
+}
+
 bool SlotScan::find_last(int32_t key, SlotRow *row)
 {
+    ScanKeyData keys[kKeyColumns];
     bool found = false;
-    ScanKeyData keys[kKeyColumns]; // as many as for find_from: the scan is the same one
-    ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key));
-    ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(PG_INT64_MAX));
+    set_keys(keys, key, BTLessEqualStrategyNumber, F_INT8LE, PG_INT64_MAX);
     for (int i = 0; i < kTables; i++) {
         SlotRow here;
         if (!find_in(i, keys, BackwardScanDirection, &here))
@@ -120,13 +138,14 @@ bool SlotScan::find_last(int32_t key, SlotRow *row)
     return found;
 }
 
-// The snapshot is taken under the locks: what was emptied away before is not there.
+// The snapshot is taken under the locks: what was emptied away before is not there. Subscriptions come first,
+// as in rotate_metadata().
 Overview::Overview() : exceptions_(std::uncaught_exceptions())
 {
     const Slots slots = current_slots();
     pg::pg_call([&] {
-        ticks_.open(slots.ticks);
         subscriptions_.open(slots.subscriptions);
+        ticks_.open(slots.ticks);
         PushActiveSnapshot(GetLatestSnapshot());
         ticks_.begin(GetActiveSnapshot());
         subscriptions_.begin(GetActiveSnapshot());
@@ -157,8 +176,10 @@ std::optional<Tick> Overview::first_tick_from(int32_t queue_id, int64_t tick_id)
 
 std::optional<Tick> Overview::find_tick(int32_t queue_id, std::optional<int64_t> tick_id)
 {
-    const std::optional<Tick> tick = tick_id ? first_tick_from(queue_id, *tick_id) : std::nullopt;
-    return tick && tick->id == *tick_id ? tick : std::nullopt;
+    SlotRow row{};
+    if (!tick_id)
+        return std::nullopt;
+    return tick_of(pg::pg_call([&] { return ticks_.find_equal(queue_id, *tick_id, &row); }), row);
 }
 
 std::optional<Standing> Overview::standing(int32_t sub_key)

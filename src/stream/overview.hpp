@@ -19,9 +19,11 @@ class SlotScan
     void begin(Snapshot snapshot);
     void close();
 
-    // The first row with a bigint from `from` on, or the last row of all; columns that are passed by value.
+    // The first row with a bigint from `from` on, the last row of all, or the row with a value; columns that
+    // are passed by value.
     bool find_from(int32_t key, int64_t from, SlotRow *row);
     bool find_last(int32_t key, SlotRow *row);
+    bool find_equal(int32_t key, int64_t value, SlotRow *row);
 
   private:
     bool find_in(int slot, ScanKeyData *keys, ScanDirection direction, SlotRow *row);
@@ -30,6 +32,7 @@ class SlotScan
     Relation indexes_[kTables];
     IndexScanDesc scans_[kTables];
     TupleTableSlot *rows_[kTables];
+    bool is_empty_[kTables]; // when the snapshot was taken, it had no page
 };
 
 // Where a subscription stands.

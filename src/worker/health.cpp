@@ -10,6 +10,7 @@
 #include "pg/settings.hpp"
 #include "pg/spi.hpp"
 #include "pg/subtransaction.hpp"
+#include "stream/problems.hpp"
 #include "worker/duty.hpp"
 #include "worker/json_text.hpp"
 #include "worker/shared.hpp"
@@ -322,6 +323,33 @@ void check_queue(Report &report, pg::Spi &spi)
                         "purge_failed_records() deal with them.");
 }
 
+void check_stream(Report &report)
+{
+    pg::ContextResource memory;
+    stream::StreamState state(&memory);
+    pg::Vector<stream::Problem> problems(&memory);
+    stream::read_state(state);
+    stream::find_problems(state, problems);
+    for (const stream::Problem &problem : problems)
+        report.complain(Severity::degraded, problem.check, problem.message, problem.hint);
+
+    const TimestampTz now = GetCurrentTimestamp();
+    int64_t ticker_lag = 0;
+    int64_t consumer_lag = 0;
+    for (const stream::QueueState &queue : state.queues)
+        ticker_lag = std::max(ticker_lag, stream::ticker_lag_us(queue, now));
+    for (const stream::ConsumerState &consumer : state.consumers)
+        consumer_lag = std::max(consumer_lag, stream::consumer_lag_us(consumer, now));
+    JsonText figures;
+    figures.open_object()
+        .add("queues", static_cast<int64_t>(state.queues.size()))
+        .add("consumers", static_cast<int64_t>(state.consumers.size()))
+        .add("ticker_lag_seconds", static_cast<double>(ticker_lag) / 1e6)
+        .add("consumer_lag_seconds", static_cast<double>(consumer_lag) / 1e6)
+        .close_object();
+    report.figures().add_json("stream", figures);
+}
+
 } // namespace
 
 TASKER_FUNCTION(health_check)
@@ -335,6 +363,7 @@ TASKER_FUNCTION(health_check)
         check_partition_failures(report, spi);
         check_queue(report, spi);
     }
+    check_stream(report);
     return report.finish();
 }
 
