@@ -84,10 +84,8 @@ Relation open_primary_key(Relation heap)
 }
 
 // The first row in one table; false when there is none.
-bool find_in_table(Oid table, int32_t key, Seek seek, int64_t value, bool keep, SlotRow *row)
+bool find_in_table(Relation heap, int32_t key, Seek seek, int64_t value, SlotRow *row)
 {
-    Relation heap = table_open(table, AccessShareLock);
-    PushActiveSnapshot(GetLatestSnapshot()); // taken under the lock: what was emptied before is not there
     Relation index = open_primary_key(heap);
     TupleTableSlot *slot = table_slot_create(heap, nullptr);
     ScanKeyData keys[2];
@@ -100,9 +98,12 @@ bool find_in_table(Oid table, int32_t key, Seek seek, int64_t value, bool keep, 
     index_endscan(scan);
     ExecDropSingleTupleTableSlot(slot);
     index_close(index, AccessShareLock);
-    PopActiveSnapshot();
-    table_close(heap, keep ? NoLock : AccessShareLock);
     return found;
+}
+
+bool is_before(const SlotRow &a, const SlotRow &b, Seek seek)
+{
+    return is_backward(seek) ? a.i64(1) > b.i64(1) : a.i64(1) < b.i64(1);
 }
 
 void pin(const Oid (&tables)[kTables])
@@ -111,11 +112,6 @@ void pin(const Oid (&tables)[kTables])
         for (Oid table : tables)
             LockRelationOid(table, AccessShareLock);
     });
-}
-
-bool is_before(const SlotRow &a, const SlotRow &b, Seek seek)
-{
-    return is_backward(seek) ? a.i64(1) > b.i64(1) : a.i64(1) < b.i64(1);
 }
 
 } // namespace
@@ -158,20 +154,28 @@ void prepare_slots()
     pg::Spi().run(insert);
 }
 
+// All tables are locked before the snapshot is taken: else one might be emptied in between, and what was
+// appended to another one meanwhile would not be in the snapshot.
 std::optional<SlotRow> find_row(const Oid (&tables)[kTables], int32_t key, Seek seek, int64_t value,
                                 bool keep)
 {
-    std::optional<SlotRow> best;
-    if (keep)
-        pin(tables);
-    for (int32_t i = 0; i < kTables; i++) {
-        SlotRow row{i, {}, {}};
-        if (!pg::pg_call([&] { return find_in_table(tables[i], key, seek, value, keep, &row); }))
-            continue;
-        if (!best || is_before(row, *best, seek))
-            best = row;
-    }
-    return best;
+    SlotRow best{-1, {}, {}};
+    pg::pg_call([&] {
+        Relation heaps[kTables];
+        for (int i = 0; i < kTables; i++)
+            heaps[i] = table_open(tables[i], AccessShareLock);
+        PushActiveSnapshot(GetLatestSnapshot());
+        for (int32_t i = 0; i < kTables; i++) {
+            SlotRow row{i, {}, {}};
+            if (find_in_table(heaps[i], key, seek, value, &row) &&
+                (best.slot < 0 || is_before(row, best, seek)))
+                best = row;
+        }
+        PopActiveSnapshot();
+        for (Relation heap : heaps)
+            table_close(heap, keep ? NoLock : AccessShareLock);
+    });
+    return best.slot >= 0 ? std::optional(best) : std::nullopt;
 }
 
 void append_row(Oid table, const Datum (&values)[kSlotColumns], const bool (&nulls)[kSlotColumns])
