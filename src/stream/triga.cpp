@@ -66,43 +66,6 @@ void check_allowed(const Firing &firing, const TriggerInfo &trigger)
     }
 }
 
-// Acts as the owner of the table for as long as a right is looked up, which runs nobody's code.
-class AsTableOwner
-{
-  public:
-    explicit AsTableOwner(Oid owner) noexcept
-    {
-        GetUserIdAndSecContext(&saved_user_, &saved_context_);
-        SetUserIdAndSecContext(owner, saved_context_ | SECURITY_LOCAL_USERID_CHANGE);
-    }
-    ~AsTableOwner() { SetUserIdAndSecContext(saved_user_, saved_context_); }
-    AsTableOwner(const AsTableOwner &) = delete;
-    AsTableOwner &operator=(const AsTableOwner &) = delete;
-
-  private:
-    Oid saved_user_;
-    int saved_context_;
-};
-
-bool owner_may_produce(Oid owner, int32_t queue_id)
-{
-    const AsTableOwner as_owner(owner);
-    return may(Right::produce, queue_id);
-}
-
-void insert_event(const TriggerData &call, NewEvent *event)
-{
-    const char *name = call.tg_trigger->tgargs[0];
-    const int32_t queue_id = queue_named(name, Right::none).queue_id;
-    if (!may(Right::produce, queue_id) && !owner_may_produce(call.tg_relation->rd_rel->relowner, queue_id))
-        throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-                        "permission denied to produce into queue \"%s\" by trigger \"%s\" of table \"%s\"",
-                        name, call.tg_trigger->tgname, RelationGetRelationName(call.tg_relation))
-            .detail("Neither the owner of the table nor who changes it has the right.")
-            .hint("An administrator grants it to the owner with tasker.grant_queue().");
-    insert_events(name, {event, 1}, Right::none);
-}
-
 // Plain C from here on: may ereport.
 
 void set_text(NewEvent *event, int column, Datum text)
@@ -232,7 +195,7 @@ Datum fire(const pg::Args &args, Format format)
     check_allowed(firing, *trigger);
     NewEvent event;
     if (pg::pg_call([&] { return make_event(firing, *trigger, &event); }))
-        insert_event(call, &event);
+        insert_events(call.tg_trigger->tgargs[0], {&event, 1}, Right::none);
     return after || (*trigger).options.skip ? 0 : row;
 }
 

@@ -18,9 +18,9 @@
 // One in use is not freed. An expression may call a function that alters the table or writes to it, and
 // so fires the trigger within itself. The last user of a replaced one frees it.
 //
-// RIGHTS. Expressions run as whoever changes the table, as the body of any trigger does. The right to produce
-// into the queue is asked of the table's owner; that of who changes the table will do too, as in PgQ. EXECUTE
-// on the function, which the maker of the trigger needs, is not enough: whoever was granted one queue has it.
+// RIGHTS. Expressions run as whoever changes the table, as the body of any trigger does. Writing the event
+// asks for no right on the queue: that was asked for when the trigger was made, as EXECUTE on its function.
+// So EXECUTE goes to those only who may produce into every queue; grant_queue() does not give it.
 #pragma once
 
 #include "stream/event.hpp"

@@ -117,6 +117,7 @@ Datum run(const Expression &expression, const Row &row, Oid *type, bool *null)
                         "the expression \"%s\" of a trigger returned %s instead of one", expression.text,
                         SPI_processed == 0 ? "no row" : "more than one row");
     if (SPI_tuptable->tupdesc->natts < 1) { // the empty expression
+        *type = UNKNOWNOID;
         *null = true;
         return 0;
     }

@@ -72,8 +72,8 @@ void check_for_truncate(const TriggerInfo &trigger, const char *trigger_name)
         what = "an expression";
     if (what != nullptr)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
-                        "trigger \"%s\" for TRUNCATE must not have the argument %s", trigger_name, what)
-            .detail("TRUNCATE has no row that it could look at.");
+                        "trigger \"%s\" for TRUNCATE has an argument that is about rows: %s", trigger_name,
+                        what);
 }
 
 } // namespace
