@@ -1286,9 +1286,9 @@ create table tasker.retry_queue (
     ev_retry_after timestamptz not null,
     ev_queue       integer not null,
     like tasker.event_template,
-    primary key (ev_owner, ev_id)
+    primary key (ev_owner, ev_id, ev_queue)
 );
-alter table tasker.retry_queue alter column ev_txid drop not null;
+create index retry_queue_ev_txid on tasker.retry_queue (ev_txid);
 create index retry_queue_ev_retry_after on tasker.retry_queue (ev_retry_after);
 select pg_catalog.pg_extension_config_dump('tasker.retry_queue', '');
 comment on table tasker.retry_queue is 'Events that come again later; one without a consumer (owner 0) comes for the first time';
@@ -1296,7 +1296,7 @@ comment on column tasker.retry_queue.ev_retry_after is 'When it comes';
 comment on column tasker.retry_queue.ev_queue is 'The queue''s id';
 comment on column tasker.retry_queue.ev_id is 'As in the queue';
 comment on column tasker.retry_queue.ev_time is 'When the event was inserted at first';
-comment on column tasker.retry_queue.ev_txid is 'The transaction that put it here; not used';
+comment on column tasker.retry_queue.ev_txid is 'The transaction that wrote the row; set by a trigger';
 comment on column tasker.retry_queue.ev_owner is 'The subscription that wants it again';
 comment on column tasker.retry_queue.ev_retry is 'How often it has been retried, this time included';
 comment on column tasker.retry_queue.ev_type is 'What kind of event it is';
@@ -1534,20 +1534,6 @@ create function tasker.maint_rotate_metadata_step2() returns integer
 comment on function tasker.maint_rotate_metadata_step2() is
 'Lets the next maint_rotate_metadata() rotate: one transaction has begun after the last rotation was committed. A matter of order, no gate against old snapshots. Result: 1, or 0 when there is nothing to note, or the rotation is of this transaction.';
 
-create function tasker.maint_operations(out func_name text, out func_arg text) returns setof record
-    language c rows 10 as 'MODULE_PATHNAME', 'tasker_maint_operations';
-comment on function tasker.maint_operations() is
-'What a maintenance process should call now, in this order, each in a transaction of its own: functions with no argument or with the one that func_arg gives, and vacuum with the table that func_arg names. The background worker does all of it but vacuum and the functions of queue_extra_maint.';
-create function tasker.maint_tables_to_vacuum() returns setof text
-    language c rows 10 as 'MODULE_PATHNAME', 'tasker_maint_tables_to_vacuum';
-comment on function tasker.maint_tables_to_vacuum() is
-'The stream''s tables that want frequent vacuuming; none while autovacuum is on. Tables that are rotated need none.';
-create function tasker.maint() returns integer
-    language c as 'MODULE_PATHNAME', 'tasker_maint';
-comment on function tasker.maint() is
-'Runs what maint_operations() lists, but for vacuum and the step 2s, which need transactions of their own. What fails is undone and reported as a warning, and does not stop the others. Functions of queue_extra_maint run with the caller''s rights. Result: the number of operations that went well.';
-
-grant execute on function tasker.maint_operations(), tasker.maint_tables_to_vacuum(), tasker.maint() to tasker_admin;
 grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_rotate_tables_step2(),
     tasker.maint_rotate_metadata(), tasker.maint_rotate_metadata_step2()
     to tasker_admin;
@@ -1642,7 +1628,66 @@ grant execute on function tasker.get_batch_info(bigint), tasker.get_batch_cursor
     tasker.get_batch_cursor(bigint, text, integer)
     to tasker_worker, tasker_admin;
 
--- Events that come again, dead letters, and the short forms for receiving.
+-- Events that come again or later, dead letters, and the short forms for receiving.
+
+create function tasker._retry_queue_written() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_retry_queue_written';
+comment on function tasker._retry_queue_written() is
+'Sets ev_txid of a row of tasker.retry_queue to the transaction that writes it. Internal.';
+create trigger retry_queue_written before insert or update on tasker.retry_queue
+    for each row execute function tasker._retry_queue_written();
+alter table tasker.retry_queue enable always trigger retry_queue_written;
+
+create function tasker.event_retry(x_batch_id bigint, x_event_id bigint, x_retry_time timestamptz) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_event_retry_at';
+comment on function tasker.event_retry(bigint, bigint, timestamptz) is
+'Has an event of an open batch come again to its consumer, at that time or after. Result: 1, or 0 when it is waiting for that already. Errors: 42704 the batch is not open, or the event is not in it.';
+create function tasker.event_retry(x_batch_id bigint, x_event_id bigint, x_retry_seconds integer) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_event_retry';
+comment on function tasker.event_retry(bigint, bigint, integer) is
+'The same, so many seconds from now.';
+create function tasker.event_retry_raw(x_queue text, x_consumer text, x_retry_after timestamptz, x_ev_id bigint,
+        x_ev_time timestamptz, x_ev_retry integer, x_ev_type text, x_ev_data text, x_ev_extra1 text,
+        x_ev_extra2 text, x_ev_extra3 text, x_ev_extra4 text)
+    returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_event_retry_raw';
+comment on function tasker.event_retry_raw(text, text, timestamptz, bigint, timestamptz, integer, text, text, text, text, text, text) is
+'Has an event with all its columns come to one consumer at a time; x_ev_id null: the next one, x_ev_time null: now. Returns its id. Errors: 42704 unknown queue, or the consumer is not registered; 23505 an event with that id waits already.';
+create function tasker.batch_retry(i_batch_id bigint, i_retry_seconds integer) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_batch_retry';
+comment on function tasker.batch_retry(bigint, integer) is
+'Has all events of an open batch come again to its consumer, so many seconds from now; returns how many, without those that wait for that already. Errors: 42704 the batch is not open.';
+create function tasker.maint_retry_events() returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_maint_retry_events';
+comment on function tasker.maint_retry_events() is
+'Moves events of tasker.retry_queue whose time has come into their queues, at most 5,000 or about 32 MB of them; those whose queue or consumer has gone are removed. Returns how many left; to be called until it returns 0. The worker does it by itself.';
+
+create function tasker.send_at(queue_name text, payload text, at timestamptz) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_at_text';
+comment on function tasker.send_at(text, text, timestamptz) is
+'Inserts an event of type ''default'' that is published to all consumers at a time, with that time as its ev_time; at once when that has passed. Returns its id. Errors: as insert_event(); 22023 the time is null or infinity.';
+create function tasker.send_at(queue_name text, type_name text, payload text, at timestamptz) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_at_text';
+comment on function tasker.send_at(text, text, text, timestamptz) is 'The same, with a type.';
+create function tasker.send_at(queue_name text, payload jsonb, at timestamptz) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_at_jsonb';
+comment on function tasker.send_at(text, jsonb, timestamptz) is
+'The same as send_at(queue_name, payload, at) with the text of a JSON value.';
+create function tasker.send_at(queue_name text, type_name text, payload jsonb, at timestamptz) returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_send_at_jsonb';
+comment on function tasker.send_at(text, text, jsonb, timestamptz) is
+'The same as send_at(queue_name, type_name, payload, at) with the text of a JSON value.';
+
+grant execute on function tasker.event_retry(bigint, bigint, timestamptz), tasker.event_retry(bigint, bigint, integer),
+    tasker.batch_retry(bigint, integer)
+    to tasker_worker, tasker_admin;
+grant execute on function tasker.send_at(text, text, timestamptz), tasker.send_at(text, text, text, timestamptz),
+    tasker.send_at(text, jsonb, timestamptz), tasker.send_at(text, text, jsonb, timestamptz)
+    to tasker_producer, tasker_admin;
+grant execute on function tasker.maint_retry_events(),
+    tasker.event_retry_raw(text, text, timestamptz, bigint, timestamptz, integer, text, text, text, text, text, text)
+    to tasker_admin;
+grant select on tasker.retry_queue to tasker_observer, tasker_admin;
 
 -- Cooperative consumers: members that share one position.
 

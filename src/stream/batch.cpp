@@ -6,14 +6,6 @@
 namespace tasker::stream {
 namespace {
 
-[[noreturn]] void unknown_subscription(std::string_view queue, std::string_view consumer)
-{
-    throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "consumer \"%.*s\" is not registered on queue \"%.*s\"",
-                    static_cast<int>(consumer.size()), consumer.data(), static_cast<int>(queue.size()),
-                    queue.data())
-        .hint("Register it with tasker.register_consumer().");
-}
-
 [[noreturn]] void lost_tick(const Queue &queue, int64_t tick_id)
 {
     throw pg::Error(ERRCODE_DATA_CORRUPTED, "tick " INT64_FORMAT " of queue \"%s\" does not exist", tick_id,
@@ -42,6 +34,14 @@ std::optional<Tick> end_of_batch(const Queue &queue, const Tick &previous, const
 }
 
 } // namespace
+
+void unknown_subscription(std::string_view queue, std::string_view consumer)
+{
+    throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "consumer \"%.*s\" is not registered on queue \"%.*s\"",
+                    static_cast<int>(consumer.size()), consumer.data(), static_cast<int>(queue.size()),
+                    queue.data())
+        .hint("Register it with tasker.register_consumer().");
+}
 
 std::optional<Batch> next_batch(std::string_view queue_name, std::string_view consumer,
                                 const BatchLimits &limits)

@@ -44,6 +44,8 @@ BatchPlan plan_of(const Subscription &with_batch);
 
 // A batch that is not open. Errors: undefined_object, always.
 [[noreturn]] void unknown_batch(int64_t batch_id);
+// A consumer that is not registered. Errors: undefined_object, always.
+[[noreturn]] void unknown_subscription(std::string_view queue, std::string_view consumer);
 
 // The event tables that may hold events of the batch.
 std::span<const Oid> tables_of(const BatchPlan &plan, Oid (&list)[kTables]);

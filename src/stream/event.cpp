@@ -189,4 +189,12 @@ Oid hold_event_table(std::string_view queue_name)
     });
 }
 
+Datum text_of_jsonb(Datum jsonb)
+{
+    return pg::pg_call([&] {
+        Jsonb *value = DatumGetJsonbP(jsonb);
+        return CStringGetTextDatum(JsonbToCString(nullptr, &value->root, VARSIZE(value)));
+    });
+}
+
 } // namespace tasker::stream

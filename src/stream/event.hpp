@@ -56,4 +56,7 @@ Oid hold_event_table(std::string_view queue_name);
 // The id of this transaction as ev_txid has it; assigns one.
 int64_t current_txid();
 
+// The data of an event whose payload is jsonb.
+Datum text_of_jsonb(Datum jsonb);
+
 } // namespace tasker::stream

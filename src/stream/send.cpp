@@ -35,15 +35,6 @@ Datum default_type()
     return pg::pg_call([] { return CStringGetTextDatum("default"); });
 }
 
-// The data of a JSON event is its text.
-Datum text_of_jsonb(Datum jsonb)
-{
-    return pg::pg_call([&] {
-        Jsonb *value = DatumGetJsonbP(jsonb);
-        return CStringGetTextDatum(JsonbToCString(nullptr, &value->root, VARSIZE(value)));
-    });
-}
-
 } // namespace
 
 // insert_event(queue_name, ev_type, ev_data [, ev_extra1, ev_extra2, ev_extra3, ev_extra4])

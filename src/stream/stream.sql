@@ -209,9 +209,9 @@ create table tasker.retry_queue (
     ev_retry_after timestamptz not null,
     ev_queue       integer not null,
     like tasker.event_template,
-    primary key (ev_owner, ev_id)
+    primary key (ev_owner, ev_id, ev_queue)
 );
-alter table tasker.retry_queue alter column ev_txid drop not null;
+create index retry_queue_ev_txid on tasker.retry_queue (ev_txid);
 create index retry_queue_ev_retry_after on tasker.retry_queue (ev_retry_after);
 select pg_catalog.pg_extension_config_dump('tasker.retry_queue', '');
 comment on table tasker.retry_queue is 'Events that come again later; one without a consumer (owner 0) comes for the first time';
@@ -219,7 +219,7 @@ comment on column tasker.retry_queue.ev_retry_after is 'When it comes';
 comment on column tasker.retry_queue.ev_queue is 'The queue''s id';
 comment on column tasker.retry_queue.ev_id is 'As in the queue';
 comment on column tasker.retry_queue.ev_time is 'When the event was inserted at first';
-comment on column tasker.retry_queue.ev_txid is 'The transaction that put it here; not used';
+comment on column tasker.retry_queue.ev_txid is 'The transaction that wrote the row; set by a trigger';
 comment on column tasker.retry_queue.ev_owner is 'The subscription that wants it again';
 comment on column tasker.retry_queue.ev_retry is 'How often it has been retried, this time included';
 comment on column tasker.retry_queue.ev_type is 'What kind of event it is';
