@@ -238,6 +238,12 @@ alter table tasker.queue enable always trigger queue_changed;
 create trigger queue_changed after insert or update or delete or truncate on tasker.metadata_rotation
     for each statement execute function tasker._queue_changed();
 alter table tasker.metadata_rotation enable always trigger queue_changed;
+create trigger registration_changed after insert or update or delete or truncate on tasker.registration
+    for each statement execute function tasker._queue_changed();
+alter table tasker.registration enable always trigger registration_changed;
+create trigger consumer_changed after insert or update or delete or truncate on tasker.consumer
+    for each statement execute function tasker._queue_changed();
+alter table tasker.consumer enable always trigger consumer_changed;
 
 create view tasker.tick as
 select tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq from tasker.tick_0

@@ -1,5 +1,6 @@
 #include "stream/subscription.hpp"
 
+#include "pg/named_rows.hpp"
 #include "pg/spi.hpp"
 
 extern "C" {
@@ -22,15 +23,93 @@ enum VersionColumn
     kHanded
 };
 
-#define REGISTRATION "select r.sub_key, r.sub_id, r.sub_queue, r.sub_consumer from tasker.registration r "
-
-// A registration and its newest version; nothing when `rows` is empty.
-std::optional<Subscription> subscription_of(const pg::Rows &rows, uint64 row)
+// A row of tasker.registration, under a name that is unique: "queue id/consumer".
+struct Registration
 {
-    if (row >= rows.count())
+    int32_t sub_key;
+    int32_t sub_id;
+    int32_t queue_id;
+    int32_t consumer_id;
+    char name[12 + kMaxNameBytes + 1];
+};
+
+pg::NamedRows<Registration, &Registration::sub_key> registrations("registration");
+pg::TableWatch consumers("consumer"); // a name may change
+
+struct RegisteredName
+{
+    char text[sizeof(Registration::name)] = {};
+
+    RegisteredName(int32_t queue_id, std::string_view consumer)
+    {
+        snprintf(text, sizeof(text), "%d/%.*s", queue_id, static_cast<int>(consumer.size()), consumer.data());
+    }
+};
+
+void prepare_cache()
+{
+    if (!consumers.holds()) {
+        registrations.watch().forget();
+        consumers.begin();
+    }
+    registrations.begin();
+}
+
+#define SELECT_REGISTRATION                                                                                  \
+    "select r.sub_key, r.sub_id, r.sub_queue, r.sub_consumer, c.co_name from tasker.registration r "         \
+    "join tasker.consumer c on c.co_id = r.sub_consumer where "
+
+Registration registration_of(const pg::Rows &rows, uint64 row)
+{
+    Registration found{rows.i32(row, 1), rows.i32(row, 2), rows.i32(row, 3), rows.i32(row, 4), {}};
+    const RegisteredName name(found.queue_id, rows.text(row, 5));
+    std::copy(std::begin(name.text), std::end(name.text), found.name);
+    registrations.keep(found);
+    return found;
+}
+
+std::optional<Registration> read_registration(pg::Statement &query, std::initializer_list<pg::Param> key)
+{
+    prepare_cache();
+    pg::Spi spi;
+    const pg::Rows rows = spi.read_latest(query, key);
+    return rows.empty() ? std::nullopt : std::optional(registration_of(rows, 0));
+}
+
+std::optional<Registration> find_registration(int32_t sub_key)
+{
+    static pg::Statement query(SELECT_REGISTRATION "r.sub_key = $1", {INT4OID});
+    if (const Registration *known = consumers.holds() ? registrations.find(sub_key) : nullptr)
+        return *known;
+    return read_registration(query, {sub_key});
+}
+
+std::optional<Registration> find_registration(int32_t queue_id, std::string_view consumer)
+{
+    static pg::Statement query(SELECT_REGISTRATION "r.sub_queue = $1 and c.co_name = $2", {INT4OID, TEXTOID});
+    if (consumer.size() > kMaxNameBytes)
         return std::nullopt;
-    Subscription subscription{
-        rows.i32(row, 1), rows.i32(row, 2), rows.i32(row, 3), rows.i32(row, 4), 0, 0, {}, {}, {}, {}, {}};
+    const RegisteredName name(queue_id, consumer);
+    if (const Registration *known =
+            consumers.holds() ? registrations.find(std::string_view(name.text)) : nullptr)
+        return *known;
+    return read_registration(query, {queue_id, consumer});
+}
+
+// Its newest version.
+Subscription subscription_of(const Registration &registration)
+{
+    Subscription subscription{registration.sub_key,
+                              registration.sub_id,
+                              registration.queue_id,
+                              registration.consumer_id,
+                              0,
+                              0,
+                              {},
+                              {},
+                              {},
+                              {},
+                              {}};
     const std::optional<SlotRow> version =
         find_row(current_slots().subscriptions, subscription.sub_key, Seek::last);
     if (!version)
@@ -50,9 +129,8 @@ std::optional<Subscription> subscription_of(const pg::Rows &rows, uint64 row)
 
 std::optional<Subscription> read_subscription(int32_t sub_key)
 {
-    static pg::Statement query(REGISTRATION "where r.sub_key = $1", {INT4OID});
-    pg::Spi spi;
-    return subscription_of(spi.read_latest(query, {sub_key}), 0);
+    const std::optional<Registration> registration = find_registration(sub_key);
+    return registration ? std::optional(subscription_of(*registration)) : std::nullopt;
 }
 
 namespace {
@@ -71,40 +149,50 @@ void require_right_on(Right right, int32_t queue_id)
 // Between the look and the lock it may have been unregistered, so it is read after the lock.
 std::optional<Subscription> lock_subscription(int32_t queue_id, std::string_view consumer, Right right)
 {
-    static pg::Statement query("select r.sub_key from tasker.registration r join tasker.consumer c "
-                               "on c.co_id = r.sub_consumer where r.sub_queue = $1 and c.co_name = $2",
-                               {INT4OID, TEXTOID});
-    int32_t sub_key = 0;
     require_right_on(right, queue_id);
-    {
-        pg::Spi spi;
-        const pg::Rows rows = spi.read_latest(query, {queue_id, consumer});
-        if (rows.empty())
-            return std::nullopt;
-        sub_key = rows.i32(0, 1);
-    }
-    lock_key(sub_key);
-    return read_subscription(sub_key);
+    const std::optional<Registration> registration = find_registration(queue_id, consumer);
+    if (!registration)
+        return std::nullopt;
+    lock_key(registration->sub_key);
+    return read_subscription(registration->sub_key);
 }
+
+namespace {
+
+// Whose batch is it? The caller's right is asked for once it is known whose.
+std::optional<Subscription> find_batch_of(const Registration &registration, int64_t batch_id, bool lock,
+                                          Right right)
+{
+    const bool permitted = may(right, registration.queue_id);
+    if (lock && permitted)
+        lock_key(registration.sub_key);
+    const std::optional<Subscription> found =
+        lock && permitted ? read_subscription(registration.sub_key) : subscription_of(registration);
+    if (!found || found->batch != batch_id)
+        return std::nullopt;
+    if (!permitted)
+        require_right_on(right, found->queue_id);
+    return found;
+}
+
+} // namespace
 
 std::optional<Subscription> find_batch(int64_t batch_id, bool lock, Right right)
 {
-    static pg::Statement query(REGISTRATION "where r.sub_key & 1048575 = $1", {INT4OID});
+    static pg::Statement query(SELECT_REGISTRATION "r.sub_key & 1048575 = $1 and r.sub_key > $1", {INT4OID});
     static_assert((1 << kKeyBits) - 1 == 1048575);
     const auto low_bits = static_cast<int32_t>(batch_id & ((1 << kKeyBits) - 1));
+    if (const std::optional<Registration> first = find_registration(low_bits)) {
+        if (std::optional<Subscription> found = find_batch_of(*first, batch_id, lock, right))
+            return found;
+    }
+    prepare_cache();
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {low_bits});
     for (uint64 i = 0; i < rows.count(); i++) {
-        const bool permitted = may(right, rows.i32(i, 3));
-        if (lock && permitted)
-            lock_key(rows.i32(i, 1));
-        const std::optional<Subscription> found =
-            lock && permitted ? read_subscription(rows.i32(i, 1)) : subscription_of(rows, i);
-        if (!found || found->batch != batch_id)
-            continue;
-        if (!permitted)
-            require_right_on(right, found->queue_id);
-        return found;
+        if (std::optional<Subscription> found =
+                find_batch_of(registration_of(rows, i), batch_id, lock, right))
+            return found;
     }
     return std::nullopt;
 }
