@@ -38,6 +38,20 @@ create function tasker.maint_rotate_metadata_step2() returns integer
 comment on function tasker.maint_rotate_metadata_step2() is
 'Lets the next maint_rotate_metadata() rotate: one transaction has begun after the last rotation was committed. A matter of order, no gate against old snapshots. Result: 1, or 0 when there is nothing to note, or the rotation is of this transaction.';
 
+create function tasker.maint_operations(out func_name text, out func_arg text) returns setof record
+    language c rows 10 as 'MODULE_PATHNAME', 'tasker_maint_operations';
+comment on function tasker.maint_operations() is
+'What a maintenance process should call now, in this order, each in a transaction of its own: functions with no argument or with the one that func_arg gives, and vacuum with the table that func_arg names. The background worker does all of it but vacuum and the functions of queue_extra_maint.';
+create function tasker.maint_tables_to_vacuum() returns setof text
+    language c rows 10 as 'MODULE_PATHNAME', 'tasker_maint_tables_to_vacuum';
+comment on function tasker.maint_tables_to_vacuum() is
+'The stream''s tables that want frequent vacuuming; none while autovacuum is on. Tables that are rotated need none.';
+create function tasker.maint() returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_maint';
+comment on function tasker.maint() is
+'Runs what maint_operations() lists, but for vacuum and the step 2s, which need transactions of their own. What fails is undone and reported as a warning, and does not stop the others. Functions of queue_extra_maint run with the caller''s rights. Result: the number of operations that went well.';
+
+grant execute on function tasker.maint_operations(), tasker.maint_tables_to_vacuum(), tasker.maint() to tasker_admin;
 grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_rotate_tables_step2(),
     tasker.maint_rotate_metadata(), tasker.maint_rotate_metadata_step2()
     to tasker_admin;

@@ -1,7 +1,6 @@
 #include "stream/rotate_events.hpp"
 
 #include "pg/function.hpp"
-#include "pg/memory.hpp"
 #include "pg/spi.hpp"
 #include "stream/empty_table.hpp"
 #include "stream/event.hpp"
@@ -27,8 +26,9 @@ struct State
 struct Memo
 {
     int32_t queue_id;
-    int64_t switch_step1;
-    TimestampTz counted_at;
+    int64_t switch_step1;   // the rest is from since that rotation
+    TimestampTz counted_at; // when it last wrote that the next one was put off
+    TimestampTz empty_at;   // when it last found the queue without events
 };
 HTAB *memos = nullptr;
 
@@ -192,7 +192,7 @@ Memo &memo_of(const Queue &queue)
         bool found = false;
         auto *memo = static_cast<Memo *>(hash_search(memos, &queue.queue_id, HASH_ENTER, &found));
         if (!found || memo->switch_step1 != queue.switch_step1)
-            *memo = {queue.queue_id, queue.switch_step1, 0};
+            *memo = {queue.queue_id, queue.switch_step1, 0, 0};
         return memo;
     });
 }
@@ -253,6 +253,32 @@ Rotation rotate_events(int32_t queue_id, Counting counting)
     return Rotation::deferred;
 }
 
+// A queue without events is due all the time; a quarter of its period more or less is no matter then.
+void list_due_rotations(pg::Vector<int32_t> &queues)
+{
+    static pg::Statement query(
+        "select queue_id, queue_rotation_period from tasker.queue where queue_switch_step2 is not null "
+        "and queue_switch_time + queue_rotation_period < pg_catalog.now() order by queue_id",
+        {});
+    const TimestampTz now = GetCurrentTimestamp();
+    pg::Spi spi;
+    const pg::Rows rows = spi.read_latest(query);
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const std::optional<Queue> queue = queue_with_id(rows.i32(i, 1));
+        if (!queue)
+            continue;
+        Memo &memo = memo_of(*queue);
+        if (now - memo.empty_at < pg::interval_us(*DatumGetIntervalP(rows.datum(i, 2))) / 4)
+            continue;
+        if (has_no_events(*queue))
+            memo.empty_at = now;
+        else
+            queues.push_back(queue->queue_id);
+    }
+}
+
+namespace {
+
 bool finish_event_rotation(int32_t queue_id)
 {
     static pg::Statement update("update tasker.queue set queue_switch_step2 = $2 where queue_id = $1 "
@@ -267,6 +293,21 @@ bool finish_event_rotation(int32_t queue_id)
         return false;
     const auto last = static_cast<int64_t>(U64FromFullTransactionId(ReadNextFullTransactionId())) - 1;
     return pg::Spi().run_latest(update, {queue_id, last, own}).count() == 1;
+}
+
+} // namespace
+
+void finish_event_rotations(pg::Vector<int32_t> &queues)
+{
+    static pg::Statement query("select queue_id from tasker.queue where queue_switch_step2 is null "
+                               "order by queue_id",
+                               {});
+    pg::Spi spi;
+    const pg::Rows rows = spi.read_latest(query);
+    for (uint64 i = 0; i < rows.count(); i++) {
+        if (finish_event_rotation(rows.i32(i, 1)))
+            queues.push_back(rows.i32(i, 1));
+    }
 }
 
 void hold_rotation(int32_t queue_id)
@@ -299,18 +340,8 @@ TASKER_FUNCTION(maint_rotate_tables_step1)
 // maint_rotate_tables_step2(): 0, as PgQ's.
 TASKER_FUNCTION(maint_rotate_tables_step2)
 {
-    static pg::Statement query("select queue_id from tasker.queue where queue_switch_step2 is null "
-                               "order by queue_id",
-                               {});
     pg::ContextResource memory;
     pg::Vector<int32_t> queues(&memory);
-    {
-        pg::Spi spi;
-        const pg::Rows rows = spi.read_latest(query);
-        for (uint64 i = 0; i < rows.count(); i++)
-            queues.push_back(rows.i32(i, 1));
-    }
-    for (const int32_t queue_id : queues)
-        finish_event_rotation(queue_id);
+    finish_event_rotations(queues);
     return args.result(int32_t{0});
 }

@@ -22,6 +22,7 @@
 // rotation is put off.
 #pragma once
 
+#include "pg/memory.hpp"
 #include "stream/queue.hpp"
 
 namespace tasker::stream {
@@ -45,9 +46,13 @@ enum class Counting
 // Step 1 for one queue. Nothing is written, and no transaction id taken, when it is not due.
 Rotation rotate_events(int32_t queue_id, Counting counting);
 
-// Step 2 for one queue: true when it has been done. It is not when step 1 was this transaction's own, or is
-// being run by another one.
-bool finish_event_rotation(int32_t queue_id);
+// The queues that step 1 is due for. One that had no events when it was last looked at is left out for a
+// while.
+void list_due_rotations(pg::Vector<int32_t> &queues);
+
+// Step 2 for all queues that wait for it; appends those for which it has been done. It is not when step 1 was
+// this transaction's own, or is being run by another one.
+void finish_event_rotations(pg::Vector<int32_t> &queues);
 
 // Keeps the queue from being rotated to the end of the transaction. A subscription that is put to another
 // tick than the last needs that, so that its events are there when it is committed.

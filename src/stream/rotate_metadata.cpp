@@ -277,6 +277,12 @@ Rotation rotate_metadata(Counting counting)
     return rotated ? Rotation::done : Rotation::deferred;
 }
 
+bool metadata_rotation_is_due()
+{
+    const std::optional<State> state = read_state();
+    return state && is_needed(*state);
+}
+
 bool finish_metadata_rotation()
 {
     static pg::Statement query("select from tasker.metadata_rotation where last_step2_txid is null", {});

@@ -39,6 +39,8 @@ namespace tasker::stream {
 // taken, when it is not due.
 Rotation rotate_metadata(Counting counting);
 
+bool metadata_rotation_is_due();
+
 // Step 2: true when it has been done.
 bool finish_metadata_rotation();
 

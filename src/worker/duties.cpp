@@ -3,6 +3,7 @@
 #include "pg/settings.hpp"
 #include "queue/duties.hpp"
 #include "queue/seal.hpp"
+#include "stream/maint.hpp"
 #include "worker/shared.hpp"
 
 namespace tasker::worker {
@@ -104,6 +105,14 @@ constexpr Duty kDuties[] = {
      false, false, seal},
     {"expire_dedup_keys", "removes deduplication keys that are no longer in use", every_minute, kMinuteMs,
      false, false, false, expire_dedup_keys},
+    {"rotate_events", "empties the next event table of a stream queue and switches to it", every_second,
+     kMinuteMs, false, false, false, stream::run_event_rotation_round},
+    {"rotate_events_step2", "notes that a rotation of event tables is visible to all", every_second,
+     kMinuteMs, false, true, false, stream::run_event_step2_round},
+    {"rotate_metadata", "empties the next tables of subscriptions and ticks and switches to them",
+     every_second, kMinuteMs, false, false, false, stream::run_metadata_rotation_round},
+    {"rotate_metadata_step2", "lets the next rotation of subscriptions and ticks happen", every_second,
+     kMinuteMs, false, true, false, stream::run_metadata_step2_round},
 };
 static_assert(std::size(kDuties) <= kMaxDuties);
 

@@ -21,7 +21,7 @@
 
 namespace tasker::worker {
 
-inline constexpr int kMaxDuties = 16;
+inline constexpr int kMaxDuties = 24;
 inline constexpr int kTextBytes = 512;
 inline constexpr int kMaxHolds = 64;
 inline constexpr int kMaxTold = 32;
