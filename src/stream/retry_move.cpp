@@ -18,7 +18,7 @@ constexpr size_t kMostEvents = 5000; // that one call moves
 constexpr Size kMostBytes = 32 * 1024 * 1024;
 constexpr int kMostLooks = 64; // at rows for the next due time
 
-TimestampTz next_due = 0;
+TimestampTz next_due = PG_INT64_MAX;
 
 // Columns of tasker.retry_queue.
 enum RetryColumn : AttrNumber

@@ -4,12 +4,14 @@
 #include "queue/duties.hpp"
 #include "queue/seal.hpp"
 #include "stream/maint.hpp"
+#include "stream/retry.hpp"
 #include "worker/shared.hpp"
 
 namespace tasker::worker {
 namespace {
 
 constexpr int kMinuteMs = 60 * 1000;
+constexpr int64_t kLeastPeriodUs = 1000;
 constexpr int kHourMs = 60 * kMinuteMs;
 
 int64_t when_asked()
@@ -20,6 +22,14 @@ int64_t when_asked()
 int64_t every_second()
 {
     return core::kUsPerSecond;
+}
+
+// When the next one is due, as far as it is known; others may come in between, so not later than in a second.
+int64_t when_an_event_is_due()
+{
+    const TimestampTz now = GetCurrentTimestamp();
+    const TimestampTz due = std::min(stream::next_due_event(), now + core::kUsPerSecond);
+    return std::max<int64_t>(due - now, kLeastPeriodUs);
 }
 
 int64_t every_minute()
@@ -54,6 +64,11 @@ void sweep(Steps &steps)
 void recover_leases(Steps &steps)
 {
     repeat(steps, [] { return queue::recover_leases(); });
+}
+
+void retry_events(Steps &steps)
+{
+    repeat(steps, [] { return stream::move_due_events(false); });
 }
 
 void seal(Steps &steps)
@@ -93,6 +108,8 @@ constexpr Duty kDuties[] = {
      true, prepare},
     {"recover_leases", "gives back records whose lease has ended", every_second, kMinuteMs, false, true,
      false, recover_leases},
+    {"retry_events", "moves events that come again, or later, into their queues", when_an_event_is_due,
+     kMinuteMs, false, true, false, retry_events},
     {"sweep", "looks over the queue's live window and mends floors", every_sweep_interval, kMinuteMs, false,
      false, true, sweep},
     {"premake", "makes partitions ahead of time", every_minute, kMinuteMs, false, true, false, premake},

@@ -16,7 +16,7 @@ struct Duty
 {
     const char *name;
     const char *what;         // one line for duty_status
-    int64_t (*period_us)();   // asked again after each reload of the settings; 0: only when asked for
+    int64_t (*period_us)();   // asked again after each run and reload; 0: only when asked for
     int timeout_ms;           // of each of its transactions
     bool yields;              // is cancelled when a backend waits for a partition, and continued afterwards
     bool at_start;            // due as soon as the worker starts, in the order of the table

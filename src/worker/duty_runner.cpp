@@ -210,6 +210,7 @@ Verdict note_end(DatabaseSlot &slot, int index, const RunResult &result)
     record.running = false;
     switch (result.outcome) {
     case Outcome::done:
+        record.times.period_us = duties()[index].period_us(); // it may depend on what was found
         record.times.after_success(now);
         record.duration_us = std::max<int64_t>(now - record.last_start_us, 0);
         ++record.runs;
