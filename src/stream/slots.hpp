@@ -59,8 +59,8 @@ enum class Seek
     last_before // the row with the greatest bigint below
 };
 
-// With `keep` all three tables are locked in ACCESS SHARE mode to the end of the transaction, so that what was
-// found cannot be emptied away before others see that it is wanted.
+// With `keep` all three tables are locked in ACCESS SHARE mode to the end of the transaction, so that what
+// was found cannot be emptied away before others see that it is wanted.
 std::optional<SlotRow> find_row(const Oid (&tables)[kTables], int32_t key, Seek seek, int64_t value = 0,
                                 bool keep = false);
 

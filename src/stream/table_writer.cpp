@@ -6,7 +6,8 @@ namespace {
 bool has_plain_columns(Relation index)
 {
     return RelationGetIndexExpressions(index) == NIL && RelationGetIndexPredicate(index) == NIL &&
-           index->rd_index->indisready && index->rd_index->indimmediate;
+           index->rd_index->indisready && index->rd_index->indimmediate &&
+           index->rd_rel->relam == BTREE_AM_OID;
 }
 
 } // namespace
