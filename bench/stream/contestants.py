@@ -103,6 +103,7 @@ class EventQueue(StreamContestant):
         """Fill the queue with batches of `size` events each, a tick behind each of them. Ticks come from here
         alone, so that all contestants have the same."""
         self.configure(conn, QUEUE, external_ticker="true")
+        conn.execute("set synchronous_commit = off")
         conn.execute(sql.SQL(LOAD).format(
             schema=sql.Identifier(self.schema), queue=QUEUE, type=TYPE, data=PAYLOAD, batches=batches,
             parts=size // PER_TRANSACTION, events=PER_TRANSACTION))
