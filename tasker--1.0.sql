@@ -1430,7 +1430,7 @@ comment on function tasker.register_consumer(text, text) is
 create function tasker.register_consumer_at(x_queue_name text, x_consumer_name text, x_tick_pos bigint) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_register_consumer_at';
 comment on function tasker.register_consumer_at(text, text, bigint) is
-'Registers a consumer so that it gets the events after a tick (null: the last); one that is registered is put there, and its open batch is dropped. Result: 1, or 0 when it was registered. Errors: 22023 bad name; 42704 unknown queue or tick.';
+'Registers a consumer so that it gets the events after a tick (null: the last); one that is registered is put there, and its open batch is dropped. Result: 1, or 0 when it was registered. Errors: 22023 bad name; 42704 unknown queue or tick, or a tick whose later events are not all kept any more.';
 create function tasker.unregister_consumer(x_queue_name text, x_consumer_name text) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_unregister_consumer';
 comment on function tasker.unregister_consumer(text, text) is
