@@ -129,6 +129,11 @@ bool may_have_unread(Oid table, const core::TickSnapshot &snapshot)
     return unread;
 }
 
+Oid former_table(const Queue &queue)
+{
+    return queue.tables[(queue.current + kTables - 1) % kTables];
+}
+
 // Does a consumer need the table that the rotation takes out of its reach? Writers to it are kept away from
 // the look on: those that come have looked for the current table after step 1, and find another one.
 bool needs_former_table(const Queue &queue, int64_t tick_id)
@@ -141,7 +146,7 @@ bool needs_former_table(const Queue &queue, int64_t tick_id)
             .hint("tasker.register_consumer_at() puts it to another tick.");
     if (static_cast<int64_t>(snapshot->xmin) > *queue.switch_step2)
         return false;
-    const Oid former = queue.tables[(queue.current + kTables - 1) % kTables];
+    const Oid former = former_table(queue);
     return !lock_out_writers(former) || pg::pg_call([&] { return may_have_unread(former, *snapshot); });
 }
 
@@ -164,19 +169,24 @@ const char *switch_tables(const Queue &queue)
 {
     static pg::Statement update(
         "update tasker.queue set queue_cur_table = $2, queue_switch_time = pg_catalog.now(), "
-        "queue_emptied_txid = queue_switch_step2, queue_switch_step1 = $3, queue_switch_step2 = null, "
+        "queue_emptied_txid = case when $4 then queue_emptied_txid else queue_switch_step2 end, "
+        "queue_switch_step1 = $3, queue_switch_step2 = null, "
         "queue_rotation_deferrals = 0, queue_rotation_held_by = null where queue_id = $1",
-        {INT4OID, INT4OID, INT8OID});
-    if (const std::optional<Slowest> slowest = slowest_consumer(queue.queue_id);
-        slowest && needs_former_table(queue, slowest->tick))
+        {INT4OID, INT4OID, INT8OID, BOOLOID});
+    const std::optional<Slowest> slowest = slowest_consumer(queue.queue_id);
+    if (slowest && needs_former_table(queue, slowest->tick))
         return in_words("consumer \"%s\"", slowest->consumer);
+    // Who registers now gets all of a transaction that is committed later, also what it has written before.
+    if (!slowest && !lock_out_writers(former_table(queue)))
+        return "a transaction that has written to the table before the current one";
     const int32_t next = (queue.current + 1) % kTables;
     if (const char *holder = lock_to_empty(queue.tables[next], Patience::none))
         return in_words("lock of %s", holder);
     if (!lock_row(queue.queue_id))
         return "a transaction that changes the queue";
     empty_locked(queue.tables[next]);
-    pg::Spi().run_latest(update, {queue.queue_id, next, current_txid()});
+    pg::Spi().run_latest(update,
+                         {queue.queue_id, next, current_txid(), is_without_pages(former_table(queue))});
     return nullptr;
 }
 
