@@ -4,6 +4,7 @@
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
 #include "stream/overview.hpp"
+#include "stream/rights.hpp"
 
 using namespace tasker;
 using namespace tasker::stream;
@@ -66,6 +67,34 @@ template <int columns> class Row
     Datum values_[columns]{};
     bool nulls_[columns]{};
     int count_ = 0;
+};
+
+// The queues of that name, or all, which the caller may see; ascending. An Spi object acts as the owner, who
+// sees all: so this is found out before.
+class VisibleQueues
+{
+  public:
+    explicit VisibleQueues(std::optional<std::string_view> name) : ids_(&memory_)
+    {
+        static pg::Statement query("select queue_id from tasker.queue where $1 is null or queue_name = $1 "
+                                   "order by queue_id",
+                                   {TEXTOID});
+        {
+            pg::Spi spi;
+            const pg::Rows rows = spi.read_latest(query, {name});
+            for (uint64 i = 0; i < rows.count(); i++)
+                ids_.push_back(rows.i32(i, 1));
+        }
+        ids_.erase(std::remove_if(ids_.begin(), ids_.end(), [](int32_t id) { return !may(Right::see, id); }),
+                   ids_.end());
+    }
+
+    bool contains(int32_t id) const { return std::binary_search(ids_.begin(), ids_.end(), id); }
+    bool empty() const { return ids_.empty(); }
+
+  private:
+    pg::ContextResource memory_;
+    pg::Vector<int32_t> ids_;
 };
 
 std::optional<TimestampTz> time_of(const std::optional<Tick> &tick)
@@ -152,10 +181,11 @@ TASKER_FUNCTION(get_consumer_info)
         "where ($1 is null or q.queue_name = $1) and ($2 is null or c.co_name = $2) order by 1, 2",
         {TEXTOID, TEXTOID});
     pg::ResultSet result(args.call());
+    const VisibleQueues visible(args.optional_text(0));
+    if (visible.empty())
+        return 0;
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {args.optional_text(0), args.optional_text(1)});
-    if (rows.empty())
-        return 0;
     Overview overview;
     for (uint64 i = 0; i < rows.count(); i++) {
         const int32_t queue_id = rows.i32(i, 4);
