@@ -325,6 +325,9 @@ void hold_rotation(int32_t queue_id)
     (void)lock_rotation(queue_id, ShareLock, true);
 }
 
+namespace {
+
+// Has nothing been emptied away yet that comes after this tick?
 bool has_all_events_after(const Queue &queue, int64_t tick_id)
 {
     static pg::Statement query("select queue_emptied_txid from tasker.queue where queue_id = $1", {INT4OID});
@@ -332,6 +335,25 @@ bool has_all_events_after(const Queue &queue, int64_t tick_id)
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {queue.queue_id});
     return snapshot && !rows.empty() && static_cast<int64_t>(snapshot->xmin) > rows.i64(0, 1);
+}
+
+} // namespace
+
+void require_position(const Queue &queue, int64_t tick_id, std::optional<int64_t> present)
+{
+    if (!find_tick(queue.queue_id, tick_id, true))
+        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "tick " INT64_FORMAT " of queue \"%s\" does not exist",
+                        tick_id, queue.name)
+            .hint("The view tasker.tick lists the ticks that are kept.");
+    if (present == tick_id || has_all_events_after(queue, tick_id))
+        return;
+    if (const std::optional<Tick> last = last_tick(queue.queue_id); last && last->id == tick_id)
+        return;
+    throw pg::Error(ERRCODE_UNDEFINED_OBJECT,
+                    "the events after tick " INT64_FORMAT " of queue \"%s\" are not kept any more", tick_id,
+                    queue.name)
+        .detail("The queue's tables have been rotated since, as no consumer needed them.")
+        .hint("Choose a later tick.");
 }
 
 } // namespace tasker::stream
