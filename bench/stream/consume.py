@@ -12,6 +12,9 @@ SIZES = (500, 5_000)
 CONSUMER = "reader"
 LIMIT = 1.5
 
+# A run takes a second or two: more of them than elsewhere.
+ROUNDS = 7
+
 
 def _prepare(ctx, contestant, batches, size):
     """A queue with `batches` batches of `size` events, in memory, and a look at the first and the last of them."""
@@ -49,11 +52,12 @@ def _consume(ctx, contestant, batches, size):
 def consume(ctx):
     """Batches of 500 and of 5,000 events."""
     able = ctx.able("next", "events", "finish")
+    rounds = ctx.options.rounds if ctx.options.quick else max(ROUNDS, ctx.options.rounds)
     for size in SIZES:
         batches = ctx.scaled(EVENTS, LEAST_EVENTS) // size
         for contestant in able:
             _prepare(ctx, contestant, batches, size)
-        found = alternate(ctx, able, ctx.options.rounds, f"consume, batches of {size}",
+        found = alternate(ctx, able, rounds, f"consume, batches of {size}",
                           lambda c: _consume(ctx, c, batches, size))
         rows = add_rows(ctx, "consume", found, {"rate": (f"batches of {size:,}", "events/s"),
                                                 "cpu": (f"batches of {size:,}, server's CPU", "µs/event")})

@@ -29,6 +29,9 @@ def _measure(ctx, contestant, queues, settle, seconds):
     with contestant.connect() as conn:
         for number in range(1, queues):
             contestant.make_queue(conn, f"idle_{number}")
+        # Each has seen one event, so that there is something behind which it comes to rest.
+        conn.execute(f"select count({contestant.schema}.insert_event(queue_name, 'last', '')) "
+                     f"from {contestant.schema}.queue")
         conn.execute("vacuum (analyze)")
         conn.execute("checkpoint")
         with contestant.duties():
