@@ -46,28 +46,6 @@ void move_subscription(Subscription subscription, int64_t tick_id)
     append_version(subscription);
 }
 
-void require_tick(const Queue &queue, int64_t tick_id)
-{
-    if (!find_tick(queue.queue_id, tick_id, true))
-        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "tick " INT64_FORMAT " of queue \"%s\" does not exist",
-                        tick_id, queue.name)
-            .hint("The view tasker.tick lists the ticks that are kept.");
-}
-
-// A consumer may be put to the tick where it stands, or to the last one, whatever has been emptied.
-void require_events_after(const Queue &queue, int64_t tick_id, const std::optional<Subscription> &there)
-{
-    if ((there && there->last_tick == tick_id) || has_all_events_after(queue, tick_id))
-        return;
-    if (const std::optional<Tick> last = last_tick(queue.queue_id); last && last->id == tick_id)
-        return;
-    throw pg::Error(ERRCODE_UNDEFINED_OBJECT,
-                    "the events after tick " INT64_FORMAT " of queue \"%s\" are not kept any more", tick_id,
-                    queue.name)
-        .detail("The queue's tables have been rotated since, as no consumer needed them.")
-        .hint("Choose a later tick.");
-}
-
 int64_t first_position(const Queue &queue)
 {
     const std::optional<Tick> last = last_tick(queue.queue_id, true);
@@ -97,11 +75,9 @@ int32_t register_consumer(std::string_view queue_name, std::string_view consumer
     const Queue queue = hold_queue(queue_name);
     const int32_t consumer_id = lock_or_create_consumer(consumer);
     hold_rotation(queue.queue_id);
-    if (tick_id)
-        require_tick(queue, *tick_id);
     const std::optional<Subscription> there = lock_subscription(queue.queue_id, consumer);
     if (tick_id)
-        require_events_after(queue, *tick_id, there);
+        require_position(queue, *tick_id, there ? there->last_tick : std::nullopt);
     if (there) {
         if (tick_id)
             move_subscription(*there, *tick_id);

@@ -54,11 +54,14 @@ void list_due_rotations(pg::Vector<int32_t> &queues);
 // this transaction's own, or is being run by another one.
 void finish_event_rotations(pg::Vector<int32_t> &queues);
 
-// Keeps the queue from being rotated to the end of the transaction. A subscription that is put to another
-// tick than the last needs that, so that its events are there when it is committed.
+// Keeps the queue from being rotated to the end of the transaction. Whoever puts a subscription to a tick
+// needs that, so that its events are there when it is committed.
 void hold_rotation(int32_t queue_id);
 
-// Has nothing been emptied away yet that comes after this tick? To be asked after hold_rotation().
-bool has_all_events_after(const Queue &queue, int64_t tick_id);
+// May a subscription, that stands at `present` now, be put to this tick? Keeps the tick from being emptied
+// away to the end of the transaction. To be asked after hold_rotation(). Errors: undefined_object, when there
+// is no such tick or when events that come after it have been emptied away; but one may stay where it is, and
+// go to the last tick, whatever has been emptied.
+void require_position(const Queue &queue, int64_t tick_id, std::optional<int64_t> present);
 
 } // namespace tasker::stream
