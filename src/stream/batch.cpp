@@ -155,6 +155,7 @@ Datum batch_row(const pg::Args &args, const std::optional<Batch> &batch)
 // next_batch_custom(i_queue_name, i_consumer_name, i_min_lag, i_min_count, i_min_interval)
 TASKER_FUNCTION(next_batch_custom)
 {
+    PreventCommandIfReadOnly("tasker.next_batch_custom()");
     BatchLimits limits{};
     limits.min_lag_us = args.optional_duration_us(2, "i_min_lag");
     if (const std::optional<int32_t> count = args.optional_i32(3))
@@ -166,12 +167,14 @@ TASKER_FUNCTION(next_batch_custom)
 // next_batch_info(i_queue_name, i_consumer_name)
 TASKER_FUNCTION(next_batch_info)
 {
+    PreventCommandIfReadOnly("tasker.next_batch_info()");
     return batch_row(args, next_batch(args.text(0, "i_queue_name"), args.text(1, "i_consumer_name"), {}));
 }
 
 // next_batch(i_queue_name, i_consumer_name)
 TASKER_FUNCTION(next_batch)
 {
+    PreventCommandIfReadOnly("tasker.next_batch()");
     const std::optional<Batch> batch =
         next_batch(args.text(0, "i_queue_name"), args.text(1, "i_consumer_name"), {});
     return batch ? args.result(batch->id) : args.null();
@@ -180,6 +183,7 @@ TASKER_FUNCTION(next_batch)
 // finish_batch(x_batch_id)
 TASKER_FUNCTION(finish_batch)
 {
+    PreventCommandIfReadOnly("tasker.finish_batch()");
     const int64_t batch_id = args.i64(0, "x_batch_id");
     std::optional<Subscription> subscription = find_batch(batch_id, true);
     if (!subscription) {

@@ -364,6 +364,7 @@ using namespace tasker::stream;
 // maint_rotate_tables_step1(i_queue_name): 0, as PgQ's.
 TASKER_FUNCTION(maint_rotate_tables_step1)
 {
+    PreventCommandIfReadOnly("tasker.maint_rotate_tables_step1()");
     if (const std::optional<Queue> queue = find_queue(args.text(0, "i_queue_name")))
         rotate_events(queue->queue_id, Counting::always);
     return args.result(int32_t{0});
@@ -372,6 +373,7 @@ TASKER_FUNCTION(maint_rotate_tables_step1)
 // maint_rotate_tables_step2(): 0, as PgQ's.
 TASKER_FUNCTION(maint_rotate_tables_step2)
 {
+    PreventCommandIfReadOnly("tasker.maint_rotate_tables_step2()");
     pg::ContextResource memory;
     pg::Vector<int32_t> queues(&memory);
     finish_event_rotations(queues);

@@ -305,11 +305,13 @@ using namespace tasker::stream;
 // maint_rotate_metadata(): 1 when something was rotated.
 TASKER_FUNCTION(maint_rotate_metadata)
 {
+    PreventCommandIfReadOnly("tasker.maint_rotate_metadata()");
     return args.result(int32_t{rotate_metadata(Counting::always) == Rotation::done});
 }
 
 // maint_rotate_metadata_step2(): 1 when a rotation was waiting for it.
 TASKER_FUNCTION(maint_rotate_metadata_step2)
 {
+    PreventCommandIfReadOnly("tasker.maint_rotate_metadata_step2()");
     return args.result(int32_t{finish_metadata_rotation()});
 }

@@ -40,6 +40,7 @@ Datum default_type()
 // insert_event(queue_name, ev_type, ev_data [, ev_extra1, ev_extra2, ev_extra3, ev_extra4])
 TASKER_FUNCTION(insert_event)
 {
+    PreventCommandIfReadOnly("tasker.insert_event()");
     NewEvent event = empty_event();
     take_texts(args, 1, args.call()->nargs - 1, event);
     return insert_one(args, event);
@@ -49,6 +50,7 @@ TASKER_FUNCTION(insert_event)
 // ev_extra4)
 TASKER_FUNCTION(insert_event_raw)
 {
+    PreventCommandIfReadOnly("tasker.insert_event_raw()");
     NewEvent event = empty_event();
     event.id = args.optional_i64(1);
     if (const std::optional<TimestampTz> time = args.optional_timestamp(2))
@@ -62,6 +64,7 @@ TASKER_FUNCTION(insert_event_raw)
 // send(queue_name, payload) and send(queue_name, type_name, payload), with a payload of text
 TASKER_FUNCTION(send_text)
 {
+    PreventCommandIfReadOnly("tasker.send()");
     NewEvent event = empty_event();
     const int count = args.call()->nargs - 1;
     take_texts(args, 1, count, event, 2 - count);
@@ -75,6 +78,7 @@ TASKER_FUNCTION(send_text)
 // The same with a payload of jsonb
 TASKER_FUNCTION(send_jsonb)
 {
+    PreventCommandIfReadOnly("tasker.send()");
     NewEvent event = empty_event();
     const int last = args.call()->nargs - 1;
     event.null[0] = last == 2 && args.is_null(1);
@@ -126,11 +130,13 @@ Datum send_array(const pg::Args &args, Oid element_type)
 // send_batch(queue_name, type_name, payloads) and send_batch(queue_name, payloads): the events' ids
 TASKER_FUNCTION(send_batch_text)
 {
+    PreventCommandIfReadOnly("tasker.send_batch()");
     return send_array(args, TEXTOID);
 }
 
 TASKER_FUNCTION(send_batch_jsonb)
 {
+    PreventCommandIfReadOnly("tasker.send_batch()");
     return send_array(args, JSONBOID);
 }
 

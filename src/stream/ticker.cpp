@@ -72,6 +72,7 @@ std::optional<int64_t> tick_if_due(const Queue &queue)
 // ticker(i_queue_name): the tick's id, null when none is due.
 TASKER_FUNCTION(ticker_of_queue)
 {
+    PreventCommandIfReadOnly("tasker.ticker()");
     const std::string_view name = args.text(0, "i_queue_name");
     require_own_ticker(queue_named(name));
     const Queue queue = lock_queue(name);
@@ -83,6 +84,7 @@ TASKER_FUNCTION(ticker_of_queue)
 // ticker(): the number of queues that got a tick.
 TASKER_FUNCTION(ticker)
 {
+    PreventCommandIfReadOnly("tasker.ticker()");
     static pg::Statement query("select queue_id from tasker.queue where not queue_external_ticker and "
                                "not queue_ticker_paused order by queue_name",
                                {});
@@ -107,6 +109,7 @@ TASKER_FUNCTION(ticker)
 // ticker(i_queue_name, i_tick_id, i_orig_timestamp, i_event_seq): the tick's id.
 TASKER_FUNCTION(external_ticker)
 {
+    PreventCommandIfReadOnly("tasker.ticker()");
     const Queue queue = lock_queue(args.text(0, "i_queue_name"));
     const ExternalTick tick{args.i64(1, "i_tick_id"), args.i64(2, "i_orig_timestamp")};
     const int64_t event_seq = args.i64(3, "i_event_seq");
@@ -127,6 +130,7 @@ TASKER_FUNCTION(external_ticker)
 // force_tick(i_queue_name): the last tick's id. An external or paused ticker is left alone, as PgQ does.
 TASKER_FUNCTION(force_tick)
 {
+    PreventCommandIfReadOnly("tasker.force_tick()");
     const Queue queue = queue_named(args.text(0, "i_queue_name"));
     if (!queue.external_ticker && !queue.ticker_paused)
         raise_sequence(queue.event_sequence, sequence_value(queue.event_sequence) +
