@@ -116,10 +116,12 @@ EventRow row_of(const NewEvent &event, int64_t txid)
     return row;
 }
 
+// An event that brings its id uses one up all the same: tickers see by the sequence that there are new events.
 void give_id(const Queue &queue, NewEvent &event)
 {
+    const int64_t id = nextval_internal(queue.event_sequence, false);
     if (!event.id)
-        event.id = nextval_internal(queue.event_sequence, false);
+        event.id = id;
 }
 
 void write_events(Relation heap, const Queue &queue, std::span<NewEvent> events, int64_t txid)
