@@ -1500,6 +1500,25 @@ comment on function tasker.version() is 'The version of the extension''s library
 
 -- The views tasker.tick and tasker.subscription for insert, update and delete.
 
+create function tasker._change_subscription() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_change_subscription';
+comment on function tasker._change_subscription() is
+'Makes tasker.subscription behave as a table. Errors: 0A000 a change of sub_id, sub_queue or sub_consumer; 40001 the subscription was changed after the statement began; 42704 sub_last_tick or sub_next_tick names no tick, or one whose later events are not all kept; 22023 a sub_batch of another subscription; 23502 null; 23503 no such queue or consumer; 23505 the consumer has a subscription of the queue. Internal.';
+create trigger change_subscription instead of insert or update or delete on tasker.subscription
+    for each row execute function tasker._change_subscription();
+alter view tasker.subscription alter sub_active set default pg_catalog.now();
+
+create function tasker._change_tick() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_change_tick';
+comment on function tasker._change_tick() is
+'Makes tasker.tick behave as a table. Errors: 0A000 a change of tick_queue; 40001 the tick was changed after the statement began; 23502 null; 23503 no such queue; 23505 the queue has a tick of that id. Internal.';
+create trigger change_tick instead of insert or update or delete on tasker.tick
+    for each row execute function tasker._change_tick();
+alter view tasker.tick alter tick_time set default pg_catalog.now();
+alter view tasker.tick alter tick_snapshot set default pg_catalog.txid_current_snapshot();
+
+grant insert, update, delete on tasker.subscription, tasker.tick to tasker_admin;
+
 -- Rotation: tables of events, subscriptions and ticks that are emptied in turn, and the rounds of maintenance.
 
 alter table tasker.queue add column queue_emptied_txid bigint not null default 0;
@@ -1732,6 +1751,34 @@ grant execute on function tasker.jsontriga(), tasker.logutriga(), tasker.sqltrig
 
 -- After a restore into another cluster.
 
+create table tasker.stream_origin (
+    origin_id    boolean primary key default true check (origin_id),
+    installation text not null,
+    writer       bigint not null,
+    written_at   timestamptz not null default pg_catalog.now()
+);
+select pg_catalog.pg_extension_config_dump('tasker.stream_origin', '');
+comment on table tasker.stream_origin is
+'Where the transaction ids of the stream are from: one row, written with the first queue and by after_restore()';
+comment on column tasker.stream_origin.origin_id is 'There is one row';
+comment on column tasker.stream_origin.installation is 'System identifier, database and extension in which it was written';
+comment on column tasker.stream_origin.writer is 'The (sub)transaction that wrote it: where another one has, it was restored from a dump';
+comment on column tasker.stream_origin.written_at is 'When it was written';
+create trigger queue_changed after insert or update or delete or truncate on tasker.stream_origin
+    for each statement execute function tasker._queue_changed();
+alter table tasker.stream_origin enable always trigger queue_changed;
+
+create function tasker.after_restore(force boolean default false, out queue_name text, out consumers integer,
+        out events bigint, out ticks integer)
+    returns setof record
+    language c rows 10 as 'MODULE_PATHNAME', 'tasker_after_restore';
+comment on function tasker.after_restore(boolean) is
+'To be called once a dump has been restored completely: gives ticks and events transaction ids of this cluster, so that each consumer goes on where it stood, with nothing lost and nothing twice; takes away events that everybody had read; puts grant_queue()''s grants and what belongs to the extension in order. Until then ticker(), next_batch() and finish_batch() are refused (55000), while events are taken. A row for each queue: its consumers, the events that still wait for one of them, and the ticks that were kept. No rows, and nothing done, where it is not due, unless forced; it does no harm then. Waits for all who write to a queue. Errors: 55000 an event table has no index on ev_txid (the restore has not ended), or this cluster has had fewer transactions than a queue has positions.';
+create function tasker.restore_pending() returns boolean
+    language c as 'MODULE_PATHNAME', 'tasker_restore_pending';
+comment on function tasker.restore_pending() is
+'Is after_restore() due? The stream was restored from a dump, and makes no ticks until it has been called.';
+
 -- Rights on the stream: nothing for PUBLIC; the group roles have every queue, other roles those they are granted.
 
 create table tasker.queue_grant (
@@ -1783,11 +1830,12 @@ grant execute on function tasker.create_queue(text), tasker.drop_queue(text), ta
     tasker.current_event_table(text), tasker.register_consumer_at(text, text, bigint),
     tasker.ticker(), tasker.ticker(text), tasker.ticker(text, bigint, timestamptz, bigint),
     tasker.force_tick(text), tasker.force_next_tick(text),
-    tasker.grant_queue(text, text, text), tasker.revoke_queue(text, text, text)
+    tasker.grant_queue(text, text, text), tasker.revoke_queue(text, text, text),
+    tasker.after_restore(boolean)
     to tasker_admin;
-grant execute on function tasker.version() to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
+grant execute on function tasker.version(), tasker.restore_pending() to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
 grant select on tasker.queue, tasker.consumer, tasker.tick, tasker.subscription, tasker.registration,
-    tasker.metadata_rotation, tasker.queue_grant
+    tasker.metadata_rotation, tasker.queue_grant, tasker.stream_origin
     to tasker_observer, tasker_admin;
 
 -- The worker plane: what the background worker does and how it fares, and its duties as calls.

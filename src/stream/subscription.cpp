@@ -197,12 +197,12 @@ std::optional<Subscription> find_batch(int64_t batch_id, bool lock, Right right)
     return std::nullopt;
 }
 
-void append_version(Subscription &subscription)
+void append_version(Subscription &subscription, std::optional<TimestampTz> active)
 {
     const Slots slots = current_slots();
     const Oid table = slots.subscriptions[hold_subscriptions()];
     subscription.version++;
-    subscription.active = GetCurrentTransactionStartTimestamp();
+    subscription.active = active.value_or(GetCurrentTransactionStartTimestamp());
     append_row(
         table,
         {Int32GetDatum(subscription.sub_key), Int64GetDatum(subscription.version),

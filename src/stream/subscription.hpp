@@ -42,9 +42,9 @@ std::optional<Subscription> find_batch(int64_t batch_id, bool lock, Right right 
 // As it stands now; `sub_key` should be locked by who wants to change it.
 std::optional<Subscription> read_subscription(int32_t sub_key);
 
-// Appends what the subscription shall be from now on, as its next version, active at this moment. The caller
-// holds its lock.
-void append_version(Subscription &subscription);
+// Appends what the subscription shall be from now on, as its next version, active at this moment unless
+// another one is given. The caller holds its lock.
+void append_version(Subscription &subscription, std::optional<TimestampTz> active = std::nullopt);
 
 // Makes one that stands at a tick and returns its key; sub_id is its own unless given (a member's).
 Subscription add_subscription(int32_t queue_id, int32_t consumer_id, std::optional<int64_t> last_tick,
