@@ -198,6 +198,7 @@ NewEvent copy_event(TupleTableSlot *slot, AttrNumber first_column)
     NewEvent event{};
     event.id = DatumGetInt64(values[kEvId - 1]);
     event.time = DatumGetTimestampTz(values[kEvTime - 1]);
+    event.txid = DatumGetInt64(values[kEvTxid - 1]);
     if (!nulls[kEvOwner - 1])
         event.owner = DatumGetInt32(values[kEvOwner - 1]);
     if (!nulls[kEvRetry - 1])

@@ -23,6 +23,7 @@ struct NewEvent
     std::optional<int32_t> retry;
     Datum text[kTextColumns];
     bool null[kTextColumns];
+    int64_t txid; // that it had, where it was read
 };
 
 // Columns of an event table.

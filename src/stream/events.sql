@@ -112,10 +112,6 @@ create function tasker.finish_batch(x_batch_id bigint) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_finish_batch';
 comment on function tasker.finish_batch(bigint) is
 'Closes a batch: its consumer goes on after it. Result: 1, or 0 with a warning when the batch is not open. Errors: 22023 x_batch_id is null.';
-create function tasker.ack(batch_id bigint) returns integer
-    language c as 'MODULE_PATHNAME', 'tasker_finish_batch';
-comment on function tasker.ack(bigint) is 'The same as finish_batch().';
-
 create function tasker.ticker(i_queue_name text) returns bigint
     language c as 'MODULE_PATHNAME', 'tasker_ticker_of_queue';
 comment on function tasker.ticker(text) is

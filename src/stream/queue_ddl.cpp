@@ -109,6 +109,7 @@ void remove_rows_of(int32_t queue_id)
 {
     static pg::Statement removals[] = {
         {"delete from tasker.retry_queue where ev_queue = $1", {INT4OID}},
+        {"delete from tasker.dead_letter where dl_queue_id = $1", {INT4OID}},
         {"with gone as (delete from tasker.registration where sub_queue = $1 returning sub_consumer) "
          "delete from tasker.consumer c using gone where c.co_id = gone.sub_consumer and not exists "
          "(select from tasker.registration r where r.sub_consumer = c.co_id and r.sub_queue <> $1)",

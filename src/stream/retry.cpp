@@ -18,12 +18,9 @@ class NewestEvent final : public EventSink
   public:
     bool take(TupleTableSlot *slot) override
     {
-        const int64_t txid = DatumGetInt64(slot->tts_values[kEvTxid - 1]);
-        if (!found_ || txid >= txid_) {
+        if (!found_ || DatumGetInt64(slot->tts_values[kEvTxid - 1]) >= event_.txid)
             event_ = copy_event(slot);
-            txid_ = txid;
-            found_ = true;
-        }
+        found_ = true;
         return true;
     }
 
@@ -32,7 +29,6 @@ class NewestEvent final : public EventSink
 
   private:
     NewEvent event_{};
-    int64_t txid_ = 0;
     bool found_ = false;
 };
 

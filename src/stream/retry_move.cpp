@@ -124,11 +124,25 @@ class DueRows
         return room;
     }
 
-    void take_row(TimestampTz due)
+    // Waits for nobody. A row that this transaction itself has locked or changed looks like one that others
+    // work on, until it is locked once more.
+    TM_Result remove_row()
     {
         TM_FailureData failure;
-        const TM_Result result = table_tuple_delete(heap_, &slot_->tts_tid, command_, GetActiveSnapshot(),
-                                                    InvalidSnapshot, false, &failure, false);
+        Snapshot snapshot = GetActiveSnapshot();
+        TM_Result result = table_tuple_delete(heap_, &slot_->tts_tid, command_, snapshot, InvalidSnapshot,
+                                              false, &failure, false);
+        if (result != TM_BeingModified ||
+            table_tuple_lock(heap_, &slot_->tts_tid, snapshot, slot_, command_, LockTupleExclusive,
+                             LockWaitSkip, 0, &failure) != TM_Ok)
+            return result;
+        return table_tuple_delete(heap_, &slot_->tts_tid, command_, snapshot, InvalidSnapshot, true, &failure,
+                                  false);
+    }
+
+    void take_row(TimestampTz due)
+    {
+        const TM_Result result = remove_row();
         if (result == TM_BeingModified)
             first_passed_ = std::min(first_passed_, due);
         if (result != TM_Ok)
