@@ -11,6 +11,7 @@
 //
 // The alarm is set to the time at which the next scheduled record becomes due, or the rate limit has a token.
 #include "partition/directory.hpp"
+#include "pg/between_transactions.hpp"
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "queue/flow.hpp"
@@ -18,7 +19,6 @@
 
 extern "C" {
 #include "catalog/pg_proc.h"
-#include "nodes/execnodes.h"
 #include "storage/ipc.h"
 }
 
@@ -116,59 +116,6 @@ void sleep_until(int64_t wake_us)
     ResetLatch(MyLatch);
 }
 
-// Ends the transaction of the caller and, on return, leaves a new one begun: what a procedure may do when it
-// was called outside of a transaction block.
-//
-// Called at top level, nobody else is connected to SPI, and the time between is spent outside of any
-// transaction. From within a PL procedure SPI has to do the commit, because it keeps the procedure's own
-// connection alive across it, and it begins the next transaction at once: an empty one, without snapshot, xid
-// or lock.
-class BetweenTransactions
-{
-  public:
-    BetweenTransactions() : top_level_(!SPI_inside_nonatomic_context()), memory_(CurrentMemoryContext) {}
-
-    void begin()
-    {
-        if (top_level_) {
-            HoldPinnedPortals();
-            ForgetPortalSnapshots();
-            CommitTransactionCommand();
-            pgstat_report_stat(false);
-            MemoryContextSwitchTo(memory_);
-        } else {
-            if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
-                elog(ERROR, "could not connect to SPI");
-            SPI_commit();
-            SPI_finish();
-        }
-    }
-    void end()
-    {
-        if (top_level_) {
-            StartTransactionCommand();
-            MemoryContextSwitchTo(memory_);
-        }
-    }
-    // Runs `look` in a transaction of its own, however short.
-    template <class Body> auto inside(Body body)
-    {
-        if (top_level_) {
-            StartTransactionCommand();
-            MemoryContextSwitchTo(memory_);
-        }
-        auto result = body();
-        begin_again();
-        return result;
-    }
-
-  private:
-    void begin_again() { begin(); }
-
-    bool top_level_;
-    MemoryContext memory_;
-};
-
 struct Waiting
 {
     Oid parent;
@@ -188,7 +135,7 @@ bool due_by_counting(const Flow &flow, int64_t due)
     return spi.read_latest(probe, {flow.flow_id, due}).boolean(0, 1);
 }
 
-bool wait_by_polling(Waiting &waiting, BetweenTransactions &between)
+bool wait_by_polling(Waiting &waiting, pg::BetweenTransactions &between)
 {
     for (;;) {
         const int64_t now = now_us();
@@ -239,7 +186,7 @@ FlowToWatch find_flow(Waiting &waiting)
     return {settings, flow};
 }
 
-bool wait_on_latch(Waiting &waiting, BetweenTransactions &between)
+bool wait_on_latch(Waiting &waiting, pg::BetweenTransactions &between)
 {
     Waiter *waiter = own_waiter();
     for (;;) {
@@ -257,15 +204,9 @@ bool wait_on_latch(Waiting &waiting, BetweenTransactions &between)
     }
 }
 
-bool called_atomically(FunctionCallInfo fcinfo)
-{
-    auto *context = reinterpret_cast<CallContext *>(fcinfo->context);
-    return context == nullptr || !IsA(context, CallContext) || context->atomic;
-}
-
 bool wait_for_records(Waiting &waiting)
 {
-    BetweenTransactions between;
+    pg::BetweenTransactions between;
     const bool lanes = built_state(waiting.parent) != nullptr;
     static bool exit_callback = false;
     if (lanes && !exit_callback) {
@@ -284,7 +225,7 @@ TASKER_FUNCTION(wait_for_records)
 {
     std::string_view name = args.name(0, "flow_name");
     const int64_t timeout = args.duration_us(1, "timeout");
-    if (called_atomically(args.call()))
+    if (pg::called_atomically(args.call()))
         throw pg::Error(ERRCODE_ACTIVE_SQL_TRANSACTION,
                         "tasker.wait_for_records() cannot run inside a transaction block")
             .hint("It commits before it sleeps. Call it on its own, outside of BEGIN … COMMIT and of "
