@@ -4,6 +4,7 @@
 #include "pg/shmem.hpp"
 #include "queue/duties.hpp"
 #include "queue/shared_state.hpp"
+#include "stream/wake.hpp"
 #include "worker/launcher.hpp"
 
 extern "C" {
@@ -15,6 +16,7 @@ PGDLLEXPORT void _PG_init(void)
         tasker::pg::settings::define();
         tasker::queue::declare_shared_state();
         tasker::queue::declare_queue_set();
+        tasker::stream::declare_wake_area();
         tasker::worker::declare_launcher();
     });
 }

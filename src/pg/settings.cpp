@@ -12,6 +12,7 @@ int lock_timeout = 200;
 int max_databases = 16;
 int max_flows = 4096;
 int max_lanes = 65536;
+int max_queues = 4096;
 int min_tick_interval = 1;
 int sweep_interval = 5;
 bool worker = true;
@@ -91,6 +92,11 @@ void define()
                     "Combinations of flow, priority and partition that shared memory has room for.",
                     "Counted over all databases. Beyond it flows work without shared memory, slower."},
                    &max_lanes, 64, 10000000);
+        define_one(
+            {"tasker.max_queues", PGC_POSTMASTER, 0,
+             "Queues of the event stream that shared memory has room for.",
+             "Counted over all databases. Ticks of the queues beyond follow commits at a higher price."},
+            &max_queues, 16, 1000000);
     }
     define_one({"tasker.min_tick_interval", PGC_SIGHUP, GUC_UNIT_MS,
                 "Shortest time between two ticks of one queue of the event stream.", nullptr},

@@ -15,6 +15,7 @@ extern int lock_timeout;  // milliseconds a duty waits for a lock
 extern int max_databases; // databases that shared memory has room for
 extern int max_flows;     // flows that shared memory has room for, all databases
 extern int max_lanes;     // (flow, priority, partition) triples that shared memory has room for
+extern int max_queues;    // queues of the stream that shared memory has room for, all databases
 extern int min_tick_interval; // milliseconds
 extern int sweep_interval;    // seconds between two sweeps of the live window
 extern bool worker;           // run the background worker

@@ -2,6 +2,7 @@
 
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "stream/wake.hpp"
 
 namespace tasker::stream {
 namespace {
@@ -57,8 +58,10 @@ std::optional<Batch> next_batch(std::string_view queue_name, std::string_view co
     if (queue->paused)
         return std::nullopt;
     const std::optional<Tick> current = end_of_batch(*queue, previous, limits);
-    if (!current)
+    if (!current) {
+        mark_wanted(queue->queue_id);
         return std::nullopt;
+    }
     const Batch batch{new_batch_id(subscription->sub_key), *current, previous};
     subscription->batch = batch.id;
     subscription->next_tick = current->id;

@@ -9,6 +9,7 @@
 #include "stream/slots.hpp"
 #include "stream/subscription.hpp"
 #include "stream/tick.hpp"
+#include "stream/wake.hpp"
 
 using namespace tasker;
 using namespace tasker::stream;
@@ -100,6 +101,7 @@ int32_t remove_subscription(const Subscription &subscription)
     spi.run_latest(give_up, {subscription.sub_id});
     const uint64 removed = spi.run_latest(remove, {subscription.sub_id}).count();
     spi.run_latest(forget, {subscription.consumer_id});
+    note_tick(subscription.queue_id); // who waits for it finds out
     return static_cast<int32_t>(removed);
 }
 

@@ -2,6 +2,7 @@
 
 #include "pg/function.hpp"
 #include "stream/table_writer.hpp"
+#include "stream/wake.hpp"
 
 extern "C" {
 #include "commands/sequence.h"
@@ -161,6 +162,7 @@ void insert_events(std::string_view queue_name, std::span<NewEvent> events, Righ
     const int64_t txid = current_txid(); // before the look for the table, see event.hpp
     const Queue queue = open_current(queue_name, right, false, &heap);
     check_limit(queue, txid, events.size());
+    note_events(queue.queue_id, events.size());
     pg::pg_call([&] { write_events(heap, queue, events, txid); });
 }
 
@@ -169,6 +171,7 @@ void redeliver_events(std::string_view queue_name, std::span<NewEvent> events)
     Relation heap = nullptr;
     const int64_t txid = current_txid();
     const Queue queue = open_current(queue_name, Right::none, true, &heap);
+    note_events(queue.queue_id, events.size());
     pg::pg_call([&] { write_events(heap, queue, events, txid); });
 }
 
@@ -183,7 +186,8 @@ Oid hold_event_table(std::string_view queue_name)
 {
     Relation heap = nullptr;
     (void)current_txid();
-    (void)open_current(queue_name, Right::produce, false, &heap);
+    const Queue queue = open_current(queue_name, Right::produce, false, &heap);
+    note_events(queue.queue_id, 0); // whoever asks for the table is about to write into it
     return pg::pg_call([&] {
         const Oid oid = RelationGetRelid(heap);
         table_close(heap, NoLock);

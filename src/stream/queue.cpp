@@ -3,6 +3,7 @@
 #include "pg/function.hpp"
 #include "pg/named_rows.hpp"
 #include "pg/spi.hpp"
+#include "stream/wake.hpp"
 
 namespace tasker::stream {
 namespace {
@@ -112,7 +113,7 @@ uint64_t cache_generation()
 
 using namespace tasker;
 
-// The statement-level trigger of tasker.queue: all backends have cached what it says.
+// The statement-level trigger of tasker.queue and its like: all backends have cached what it says.
 TASKER_FUNCTION(queue_changed)
 {
     auto *trigger = reinterpret_cast<TriggerData *>(args.call()->context);
@@ -120,5 +121,10 @@ TASKER_FUNCTION(queue_changed)
         throw pg::Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                         "function \"_queue_changed\" was not called by a trigger");
     pg::pg_call([&] { CacheInvalidateRelcache(trigger->tg_relation); });
+    // The ticker and those who wait for a batch act by the settings; a queue that is new has neither.
+    const char *table = RelationGetRelationName(trigger->tg_relation);
+    if (strcmp(table, "metadata_rotation") != 0 &&
+        !(strcmp(table, "queue") == 0 && TRIGGER_FIRED_BY_INSERT(trigger->tg_event)))
+        stream::note_settings();
     return 0;
 }

@@ -2,6 +2,7 @@
 
 #include "pg/spi.hpp"
 #include "stream/slots.hpp"
+#include "stream/wake.hpp"
 
 extern "C" {
 #include "commands/sequence.h"
@@ -115,14 +116,24 @@ void raise_sequence(Oid sequence, int64_t value)
         pg::Spi().run_latest(set, {sequence, value});
 }
 
-void lock_ticks(int32_t queue_id)
+static bool lock_ticks(int32_t queue_id, bool wait)
 {
     const Oid ticks = current_slots().ticks[0];
-    pg::pg_call([&] {
+    return pg::pg_call([&] {
         LOCKTAG tag;
         SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ticks, static_cast<Oid>(queue_id), 0);
-        (void)LockAcquire(&tag, ExclusiveLock, false, false);
+        return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
     });
+}
+
+void lock_ticks(int32_t queue_id)
+{
+    (void)lock_ticks(queue_id, true);
+}
+
+bool try_lock_ticks(int32_t queue_id)
+{
+    return lock_ticks(queue_id, false);
 }
 
 // What has ended at this moment, as the type txid_snapshot has it.
@@ -149,6 +160,7 @@ int64_t make_tick(const Queue &queue, int64_t event_seq, const ExternalTick *ext
                {Int32GetDatum(queue.queue_id), Int64GetDatum(tick.id), TimestampTzGetDatum(tick.time),
                 snapshot_now(), Int64GetDatum(event_seq), 0},
                {false, false, false, false, false, true});
+    note_tick(queue.queue_id);
     return tick.id;
 }
 

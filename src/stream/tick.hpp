@@ -35,6 +35,8 @@ int64_t sequence_value(Oid sequence);
 // One maker of ticks at a time, to the end of the transaction: a tick with a greater id must not have an
 // older snapshot, or events between the two would be in no batch, or in two.
 void lock_ticks(int32_t queue_id);
+// The same without waiting: false when somebody else is making one.
+bool try_lock_ticks(int32_t queue_id);
 
 // Makes a tick now and returns its id; its snapshot is taken by this call, under the lock. An external ticker
 // gives the id and the time.

@@ -3,6 +3,8 @@
 #include "pg/spi.hpp"
 #include "stream/queue.hpp"
 #include "stream/tick.hpp"
+#include "stream/ticker.hpp"
+#include "stream/wake.hpp"
 
 using namespace tasker;
 using namespace tasker::stream;
@@ -81,8 +83,7 @@ TASKER_FUNCTION(ticker_of_queue)
     return tick ? args.result(*tick) : args.null();
 }
 
-// ticker(): the number of queues that got a tick.
-TASKER_FUNCTION(ticker)
+int64_t tasker::stream::tick_due_queues()
 {
     PreventCommandIfReadOnly("tasker.ticker()");
     static pg::Statement query("select queue_id from tasker.queue where not queue_external_ticker and "
@@ -103,7 +104,13 @@ TASKER_FUNCTION(ticker)
             ticks++;
         pg::check_for_interrupts();
     }
-    return args.result(ticks);
+    return ticks;
+}
+
+// ticker(): the number of queues that got a tick.
+TASKER_FUNCTION(ticker)
+{
+    return args.result(tick_due_queues());
 }
 
 // ticker(i_queue_name, i_tick_id, i_orig_timestamp, i_event_seq): the tick's id.
@@ -132,9 +139,11 @@ TASKER_FUNCTION(force_tick)
 {
     PreventCommandIfReadOnly("tasker.force_tick()");
     const Queue queue = queue_named(args.text(0, "i_queue_name"));
-    if (!queue.external_ticker && !queue.ticker_paused)
+    if (!queue.external_ticker && !queue.ticker_paused) {
         raise_sequence(queue.event_sequence, sequence_value(queue.event_sequence) +
                                                  2 * static_cast<int64_t>(queue.max_count) + 1000);
+        request_tick(queue.queue_id);
+    }
     const std::optional<Tick> last = last_tick(queue.queue_id);
     return last ? args.result(last->id) : args.null();
 }

@@ -5,6 +5,8 @@
 #include "queue/seal.hpp"
 #include "stream/maint.hpp"
 #include "stream/retry.hpp"
+#include "stream/ticker.hpp"
+#include "stream/wake.hpp"
 #include "worker/shared.hpp"
 
 namespace tasker::worker {
@@ -101,6 +103,21 @@ void analyze(Steps &steps)
     partition::run_analyze_round(steps);
 }
 
+// Where a ticker follows commits, it only has to look now and then at what no commit has told it of: rows
+// that came by replication, or by an INSERT into an event table.
+int64_t every_tick()
+{
+    return shared() != nullptr && pg::settings::worker ? core::kUsPerMinute : core::kUsPerSecond;
+}
+
+void tick(Steps &steps)
+{
+    steps.transaction([] {
+        if (!stream::request_look())
+            stream::tick_due_queues();
+    });
+}
+
 // Premake stands before retire, and never shares a transaction with it: what goes wrong with old partitions
 // must not keep new ones from being made.
 constexpr Duty kDuties[] = {
@@ -130,6 +147,8 @@ constexpr Duty kDuties[] = {
      every_second, kMinuteMs, false, false, false, stream::run_metadata_rotation_round},
     {"rotate_metadata_step2", "lets the next rotation of subscriptions and ticks happen", every_second,
      kMinuteMs, false, true, false, stream::run_metadata_step2_round},
+    {"tick", "makes ticks of the event stream, or has the ticker look for queues it has not heard of",
+     every_tick, kMinuteMs, false, false, false, tick},
 };
 static_assert(std::size(kDuties) <= kMaxDuties);
 
@@ -156,10 +175,10 @@ bool request_duty(std::string_view name) noexcept
         return false;
     LWLockAcquire(&shared()->lock, LW_SHARED);
     DatabaseSlot *slot = find_slot(MyDatabaseId);
-    const bool runs = slot != nullptr && slot->pid != 0 && slot->state == WorkerState::running;
+    const bool runs = slot != nullptr && slot->worker.pid != 0 && slot->worker.state == WorkerState::running;
     if (runs) {
         pg_atomic_fetch_or_u32(&slot->requested, 1u << index);
-        SetLatch(slot->latch);
+        SetLatch(slot->worker.latch);
     }
     LWLockRelease(&shared()->lock);
     return runs;

@@ -3,7 +3,7 @@
 #include "pg/memory.hpp"
 #include "pg/settings.hpp"
 #include "pg/spi.hpp"
-#include "worker/worker.hpp"
+#include "worker/process.hpp"
 
 namespace tasker::worker {
 namespace {
@@ -61,7 +61,14 @@ Outcome lock_extension()
     return Outcome::done;
 }
 
-// The worker's transactions.
+// Is the process to leave, or the worker to make room for a partition that somebody waits for?
+bool is_told_to_stop()
+{
+    pg::LockScope lock(&shared()->lock, LW_SHARED);
+    return must_leave() || (own_role() == Role::worker && own_slot().partition_wanted);
+}
+
+// The process' transactions.
 class WorkerSteps final : public Steps
 {
   public:
@@ -70,9 +77,7 @@ class WorkerSteps final : public Steps
     bool may_run_top_level() const override { return true; }
     bool should_stop() const override
     {
-        pg::LockScope lock(&shared()->lock, LW_SHARED);
-        const DatabaseSlot *slot = find_slot(MyDatabaseId);
-        const bool stop = slot == nullptr || must_leave(*slot) || slot->partition_wanted;
+        const bool stop = is_told_to_stop();
         was_stopped_ = was_stopped_ || stop;
         return stop;
     }
@@ -145,9 +150,7 @@ bool was_asked_to_stop(const pg::CaughtError &error)
 {
     if (error.sqlstate() != ERRCODE_QUERY_CANCELED)
         return false;
-    pg::LockScope lock(&shared()->lock, LW_SHARED);
-    const DatabaseSlot *slot = find_slot(MyDatabaseId);
-    return slot == nullptr || must_leave(*slot) || slot->partition_wanted;
+    return is_told_to_stop();
 }
 
 // One line in the server's log for each new message; again after an hour, or when it changes.
@@ -160,7 +163,7 @@ void log_failure(const Duty &duty, const pg::CaughtError &error, int in_a_row)
                 error.hint() ? errhint("%s", error.hint()) : 0,
                 error.context() ? errcontext("%s", error.context()) : 0,
                 errcontext("background worker of database \"%s\", failure %d in a row, next attempt in %d s",
-                           worker_database_name(), in_a_row,
+                           own_database_name(), in_a_row,
                            static_cast<int>(core::duty_backoff_us(in_a_row) / core::kUsPerSecond)));
     });
 }
@@ -276,11 +279,6 @@ int choose_due_duty(DatabaseSlot &slot)
 }
 
 } // namespace
-
-bool must_leave(const DatabaseSlot &slot)
-{
-    return ShutdownRequestPending || slot.stop_requested || slot.database != MyDatabaseId;
-}
 
 RunResult run_guarded(const char *activity, int timeout_ms, DutyBody body)
 {

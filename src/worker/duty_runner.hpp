@@ -1,4 +1,5 @@
-// Runs duties in the worker: each guarded, so that one that fails neither stops the others nor the worker.
+// Runs duties in the worker, and what the ticker does: each guarded, so that one that fails neither stops the
+// others nor the worker.
 #pragma once
 
 #include "worker/duty.hpp"
@@ -55,8 +56,5 @@ std::optional<Outcome> run_due_duty(DatabaseSlot &slot);
 
 // When the next duty is due.
 int64_t next_duty_us(DatabaseSlot &slot);
-
-// Has the worker been told to end?
-bool must_leave(const DatabaseSlot &slot);
 
 } // namespace tasker::worker

@@ -136,8 +136,9 @@ void check_duties(Report &report, const DatabaseSlot &slot)
                             text("duty \"%s\" has failed %d times in a row: %s", duties()[i].name,
                                  record.times.failures, record.last_error),
                             "See tasker.duty_status and the server's log.");
-        else if (slot.state == WorkerState::running && !record.running && record.times.next_due_us > 0 &&
-                 now > record.times.next_due_us && now - record.times.next_due_us > kDutyOverdueUs)
+        else if (slot.worker.state == WorkerState::running && !record.running &&
+                 record.times.next_due_us > 0 && now > record.times.next_due_us &&
+                 now - record.times.next_due_us > kDutyOverdueUs)
             report.complain(Severity::degraded, "duty",
                             text("duty \"%s\" is overdue by %d minutes", duties()[i].name,
                                  minutes(now - record.times.next_due_us)),
@@ -163,15 +164,15 @@ void check_worker(Report &report, pg::Spi &spi)
         if (const DatabaseSlot *found = find_slot(MyDatabaseId))
             memcpy(static_cast<void *>(slot), found, sizeof *slot);
     }
-    const bool runs = slot->pid != 0 && slot->state == WorkerState::running;
+    const bool runs = slot->worker.pid != 0 && slot->worker.state == WorkerState::running;
     report.figures().add("worker", runs ? "running" : "none");
     if (runs) {
         check_duties(report, *slot);
         return;
     }
-    if (slot->failures > 0)
+    if (slot->worker.failures > 0)
         report.complain(Severity::unhealthy, "worker",
-                        text("the background worker does not stay up: %s", slot->last_error),
+                        text("the background worker does not stay up: %s", slot->worker.last_error),
                         "See tasker.worker_status and the server's log.");
     else if (!launcher)
         report.complain(Severity::unhealthy, "worker",

@@ -1,6 +1,7 @@
 #include "worker/hooks.hpp"
 
 #include "pg/function.hpp"
+#include "stream/wake.hpp"
 #include "worker/shared.hpp"
 
 extern "C" {
@@ -63,7 +64,7 @@ void watch_transaction()
     registered = true;
 }
 
-// Notes that this backend keeps the worker away, and tells the worker to end. False when too many do so.
+// Notes that this backend keeps the processes away, and tells them to end. False when too many do so.
 bool place_hold(Oid database)
 {
     WorkerShared &state = *shared();
@@ -72,22 +73,25 @@ bool place_hold(Oid database)
         if (!OidIsValid(hold.database)) {
             hold = {database, MyProcPid, MyLatch};
             holds_workers = true;
-            if (DatabaseSlot *slot = find_slot(database))
-                stop_worker(*slot);
+            if (DatabaseSlot *slot = find_slot(database)) {
+                stop_process(slot->worker);
+                stop_process(slot->ticker);
+            }
             return true;
         }
     }
     return false;
 }
 
-bool worker_is_there(Oid database)
+bool process_is_there(Oid database)
 {
     pg::LockScope lock(&shared()->lock, LW_SHARED);
     const DatabaseSlot *slot = find_slot(database);
-    return slot != nullptr && slot->pid != 0;
+    return slot != nullptr && has_process(*slot);
 }
 
-// The worker has a hand in the statement's database: send it home and wait until it has gone.
+// The worker and the ticker have a hand in the statement's database: send them home and wait until they have
+// gone.
 void keep_worker_away(Oid database)
 {
     static uint32 wait_event = 0;
@@ -97,7 +101,7 @@ void keep_worker_away(Oid database)
     if (!place_hold(database))
         return;
     const int64_t start = now_us();
-    while (worker_is_there(database)) {
+    while (process_is_there(database)) {
         const int64_t waited = now_us() - start;
         if (waited < 0 || waited >= kPatienceUs)
             return;
@@ -240,9 +244,11 @@ void on_utility(PlannedStmt *planned, const char *query, bool read_only_tree, Pr
                                 completion);
     if (concerned)
         statement_runs = false;
-    // The prepared transaction may have been one that created or dropped the extension.
-    if (prepared)
+    // The prepared transaction may have been one that created or dropped the extension, or inserted events.
+    if (prepared) {
         wake_launcher(MyDatabaseId);
+        stream::after_commit_prepared();
+    }
 }
 
 // DROP EXTENSION also comes as DROP OWNED BY or as a CASCADE, which the statement's tree does not show.

@@ -6,6 +6,7 @@
 #include "worker/hooks.hpp"
 #include "worker/partition_request.hpp"
 #include "worker/shared.hpp"
+#include "worker/ticker_process.hpp"
 #include "worker/worker.hpp"
 
 #include "partition/owned_set.hpp"
@@ -19,6 +20,12 @@ constexpr int64_t kStartPatienceUs = 5 * core::kUsPerSecond; // then the next da
 constexpr int64_t kStartLimitUs = 30 * core::kUsPerSecond;   // then the start has failed
 constexpr int kRestartSeconds = 5;
 
+// Has the worker left because there is no extension?
+bool is_without_extension(const DatabaseSlot &slot)
+{
+    return slot.worker.state == WorkerState::waiting && slot.worker.departure == Departure::no_extension;
+}
+
 // What the launcher knows beyond shared memory.
 class Launcher
 {
@@ -27,7 +34,7 @@ class Launcher
     {
         handles_ = pg::pg_call([] {
             return static_cast<BackgroundWorkerHandle **>(
-                MemoryContextAllocZero(TopMemoryContext, sizeof(BackgroundWorkerHandle *) *
+                MemoryContextAllocZero(TopMemoryContext, sizeof(BackgroundWorkerHandle *) * 2 *
                                                              static_cast<Size>(shared()->slot_count)));
         });
     }
@@ -35,21 +42,34 @@ class Launcher
     void turn();
 
   private:
+    // A process to be started; null: none.
+    struct Choice
+    {
+        DatabaseSlot *slot;
+        ProcessSlot *process;
+    };
+
     void look_at_databases();
     void settle_slots();
     void settle_slot(DatabaseSlot &slot);
-    void give_up_start(DatabaseSlot &slot, int64_t now);
+    void give_up_start(DatabaseSlot &slot, ProcessSlot &process, int64_t now);
     bool start_next();
-    DatabaseSlot *choose_next(int64_t now);
+    bool is_starting(int64_t now) const;
+    Choice choose_next(int64_t now);
+    Choice choose_of(const DatabaseInfo &info, int64_t now);
     DatabaseSlot *take_slot(Oid database);
-    void start(DatabaseSlot &slot);
+    void start(const Choice &choice);
     void free_slot(DatabaseSlot &slot);
+    void forget_handle(BackgroundWorkerHandle *&handle);
     int64_t next_wakeup_us() const;
 
     const DatabaseInfo *find(Oid database) const;
     bool is_wanted(Oid database) const;
     bool lacks_extension(Oid database) const;
-    int index_of(const DatabaseSlot &slot) const { return static_cast<int>(&slot - shared()->slots); }
+    BackgroundWorkerHandle *&handle_of(const DatabaseSlot &slot, const ProcessSlot &process) const
+    {
+        return handles_[2 * (&slot - shared()->slots) + (&process == &slot.ticker ? 1 : 0)];
+    }
 
     pg::ContextResource resource_;
     pg::Vector<DatabaseInfo> databases_;
@@ -97,52 +117,60 @@ void Launcher::look_at_databases()
                              without_extension_.end());
 }
 
-void Launcher::free_slot(DatabaseSlot &slot)
+void Launcher::forget_handle(BackgroundWorkerHandle *&handle)
 {
-    BackgroundWorkerHandle *&handle = handles_[index_of(slot)];
     if (handle != nullptr)
         pfree(std::exchange(handle, nullptr));
-    memset(&slot, 0, sizeof slot);
+}
+
+void Launcher::free_slot(DatabaseSlot &slot)
+{
+    forget_handle(handle_of(slot, slot.worker));
+    forget_handle(handle_of(slot, slot.ticker));
+    memset(static_cast<void *>(&slot), 0, sizeof slot);
     pg_atomic_init_u32(&slot.requested, 0);
 }
 
-// A worker that was asked of the postmaster and did not come.
-void Launcher::give_up_start(DatabaseSlot &slot, int64_t now)
+// A process that was asked of the postmaster and did not come.
+void Launcher::give_up_start(DatabaseSlot &slot, ProcessSlot &process, int64_t now)
 {
+    if (process.state != WorkerState::starting || process.pid != 0)
+        return;
     pid_t pid = 0;
-    BackgroundWorkerHandle *handle = handles_[index_of(slot)];
+    BackgroundWorkerHandle *handle = handle_of(slot, process);
     const bool stopped = handle != nullptr && GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
-    const bool overdue = now - slot.starting_since_us > kStartLimitUs || now < slot.starting_since_us;
+    const bool overdue = now - process.starting_since_us > kStartLimitUs || now < process.starting_since_us;
     if (!stopped && !overdue)
         return;
     if (handle != nullptr)
         TerminateBackgroundWorker(handle);
-    slot.state = WorkerState::waiting;
-    slot.departure = Departure::failed;
-    slot.retry_at_us = now + core::duty_backoff_us(++slot.failures);
-    slot.last_error_us = now;
-    set_text(slot.last_error, "the background worker process did not start");
+    process.state = WorkerState::waiting;
+    process.departure = Departure::failed;
+    process.retry_at_us = now + core::duty_backoff_us(++process.failures);
+    process.last_error_us = now;
+    set_text(process.last_error, "the background worker process did not start");
 }
 
 void Launcher::settle_slot(DatabaseSlot &slot)
 {
-    if (slot.state == WorkerState::starting && slot.pid == 0)
-        give_up_start(slot, now_us());
-    if (slot.pid != 0) {
-        if (!is_wanted(slot.database) && !slot.stop_requested)
-            stop_worker(slot);
-        return;
+    give_up_start(slot, slot.worker, now_us());
+    give_up_start(slot, slot.ticker, now_us());
+    const bool wanted = is_wanted(slot.database);
+    const bool lacking = is_without_extension(slot);
+    for (ProcessSlot *process : {&slot.worker, &slot.ticker}) {
+        if ((!wanted || lacking) && process->pid != 0 && !process->stop_requested)
+            stop_process(*process);
     }
-    if (slot.state != WorkerState::waiting)
+    if (has_process(slot) || slot.worker.state != WorkerState::waiting ||
+        slot.ticker.state != WorkerState::waiting)
         return;
-    if (slot.departure == Departure::no_extension) {
+    if (lacking) {
         auto at = std::lower_bound(without_extension_.begin(), without_extension_.end(), slot.database);
         if (at == without_extension_.end() || *at != slot.database)
             without_extension_.insert(at, slot.database);
-        free_slot(slot);
-    } else if (!is_wanted(slot.database)) {
-        free_slot(slot);
     }
+    if (lacking || !wanted)
+        free_slot(slot);
 }
 
 // Takes notice of what workers and others have written into the slots. Departures come first: a database that
@@ -156,12 +184,18 @@ void Launcher::settle_slots()
         if (OidIsValid(state.slots[i].database))
             settle_slot(state.slots[i]);
     }
-    if (std::exchange(state.told_all, false))
-        without_extension_.clear();
-    for (int i = 0; i < state.told_count; i++)
-        without_extension_.erase(
-            std::remove(without_extension_.begin(), without_extension_.end(), state.told[i]),
-            without_extension_.end());
+    const bool all = std::exchange(state.told_all, false);
+    const auto told = [&](Oid database) {
+        return all || std::find(state.told, state.told + state.told_count, database) !=
+                          state.told + state.told_count;
+    };
+    without_extension_.erase(std::remove_if(without_extension_.begin(), without_extension_.end(), told),
+                             without_extension_.end());
+    for (int i = 0; i < state.slot_count; i++) { // those whose ticker has not left yet
+        DatabaseSlot &slot = state.slots[i];
+        if (OidIsValid(slot.database) && is_without_extension(slot) && told(slot.database))
+            slot.worker.departure = Departure::anew;
+    }
     state.told_count = 0;
 }
 
@@ -172,55 +206,80 @@ DatabaseSlot *Launcher::take_slot(Oid database)
     if (slot == nullptr)
         return nullptr;
     slot->database = database;
-    slot->state = WorkerState::waiting;
+    slot->worker.state = slot->ticker.state = WorkerState::waiting;
     slot->running_duty = -1;
     return slot;
 }
 
-// The slot of the database whose worker is to be started next. One start at a time: a server with a thousand
-// databases is not to be flooded with processes that only look for the extension. The lock is held.
-DatabaseSlot *Launcher::choose_next(int64_t now)
+// Is a process on its way that the next one is to wait for?
+bool Launcher::is_starting(int64_t now) const
 {
     WorkerShared &state = *shared();
-    for (int i = 0; i < state.slot_count; i++) {
-        const DatabaseSlot &slot = state.slots[i];
-        const bool on_its_way = OidIsValid(slot.database) && (slot.state == WorkerState::starting ||
-                                                              slot.state == WorkerState::connecting);
-        if (on_its_way && now - slot.starting_since_us < kStartPatienceUs)
-            return nullptr;
+    const auto on_its_way = [&](const ProcessSlot &process) {
+        return (process.state == WorkerState::starting || process.state == WorkerState::connecting) &&
+               now - process.starting_since_us < kStartPatienceUs;
+    };
+    return std::any_of(state.slots, state.slots + state.slot_count, [&](const DatabaseSlot &slot) {
+        return OidIsValid(slot.database) && (on_its_way(slot.worker) || on_its_way(slot.ticker));
+    });
+}
+
+// The worker first: it finds out whether the extension is there.
+Launcher::Choice Launcher::choose_of(const DatabaseInfo &info, int64_t now)
+{
+    const auto may_start = [&](const ProcessSlot &process) {
+        return process.pid == 0 && process.state == WorkerState::waiting && process.retry_at_us <= now;
+    };
+    DatabaseSlot *slot = find_slot(info.oid);
+    if (slot == nullptr)
+        slot = take_slot(info.oid);
+    if (slot == nullptr) {
+        if (!std::exchange(complained_of_slots_, true))
+            ereport(WARNING, errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                    errmsg("no room for a background worker in database \"%s\"", NameStr(info.name)),
+                    errhint("Raise \"tasker.max_databases\", or name the databases in "
+                            "\"tasker.databases\"."));
+        return {};
     }
+    if (is_without_extension(*slot)) // and its ticker is still leaving
+        return {};
+    if (may_start(slot->worker))
+        return {slot, &slot->worker};
+    const bool at_work = slot->worker.state == WorkerState::running && !slot->worker.stop_requested;
+    if (at_work && may_start(slot->ticker))
+        return {slot, &slot->ticker};
+    return {};
+}
+
+// The process that is to be started next. One start at a time: a server with a thousand databases is not to
+// be flooded with processes that only look for the extension. The lock is held.
+Launcher::Choice Launcher::choose_next(int64_t now)
+{
+    if (is_starting(now))
+        return {};
     for (const DatabaseInfo &info : databases_) {
         if (!is_wanted(info.oid) || lacks_extension(info.oid) || is_held(info.oid))
             continue;
-        DatabaseSlot *slot = find_slot(info.oid);
-        if (slot == nullptr)
-            slot = take_slot(info.oid);
-        if (slot == nullptr) {
-            if (!std::exchange(complained_of_slots_, true))
-                ereport(WARNING, errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-                        errmsg("no room for a background worker in database \"%s\"", NameStr(info.name)),
-                        errhint("Raise \"tasker.max_databases\", or name the databases in "
-                                "\"tasker.databases\"."));
-            continue;
-        }
-        if (slot->pid == 0 && slot->state == WorkerState::waiting && slot->retry_at_us <= now)
-            return slot;
+        if (const Choice choice = choose_of(info, now); choice.process != nullptr)
+            return choice;
     }
-    return nullptr;
+    return {};
 }
 
-void Launcher::start(DatabaseSlot &slot)
+void Launcher::start(const Choice &choice)
 {
+    const bool is_worker = choice.process == &choice.slot->worker;
     BackgroundWorker worker{};
     worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
     worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
     worker.bgw_restart_time = BGW_NEVER_RESTART;
     worker.bgw_notify_pid = MyProcPid;
-    worker.bgw_main_arg = ObjectIdGetDatum(slot.database);
-    snprintf(worker.bgw_name, BGW_MAXLEN, "tasker worker for database %u", slot.database);
-    strlcpy(worker.bgw_type, kWorkerType, BGW_MAXLEN);
+    worker.bgw_main_arg = ObjectIdGetDatum(choice.slot->database);
+    snprintf(worker.bgw_name, BGW_MAXLEN, "%s for database %u", is_worker ? kWorkerType : kTickerType,
+             choice.slot->database);
+    strlcpy(worker.bgw_type, is_worker ? kWorkerType : kTickerType, BGW_MAXLEN);
     strlcpy(worker.bgw_library_name, "tasker", BGW_MAXLEN);
-    strlcpy(worker.bgw_function_name, kWorkerMain, BGW_MAXLEN);
+    strlcpy(worker.bgw_function_name, is_worker ? kWorkerMain : kTickerMain, BGW_MAXLEN);
 
     BackgroundWorkerHandle *handle = nullptr;
     pg::pg_call([&] {
@@ -229,25 +288,26 @@ void Launcher::start(DatabaseSlot &slot)
             handle = nullptr;
         MemoryContextSwitchTo(outer);
     });
-    BackgroundWorkerHandle *old = std::exchange(handles_[index_of(slot)], handle);
-    if (old != nullptr)
-        pfree(old);
+    BackgroundWorkerHandle *&place = handle_of(*choice.slot, *choice.process);
+    forget_handle(place);
+    place = handle;
     if (handle != nullptr) {
         complained_of_processes_ = false;
         return;
     }
     {
         pg::LockScope lock(&shared()->lock, LW_EXCLUSIVE);
-        slot.state = WorkerState::waiting;
-        slot.departure = Departure::failed;
-        slot.retry_at_us = now_us() + kNoProcessRetryUs;
-        slot.last_error_us = now_us();
-        set_text(slot.last_error, "no free background worker process");
+        choice.process->state = WorkerState::waiting;
+        choice.process->departure = Departure::failed;
+        choice.process->retry_at_us = now_us() + kNoProcessRetryUs;
+        choice.process->last_error_us = now_us();
+        set_text(choice.process->last_error, "no free background worker process");
     }
     if (!std::exchange(complained_of_processes_, true))
         pg::pg_call([] {
             ereport(WARNING, errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
                     errmsg("no free background worker process for tasker"),
+                    errdetail("Each database with the extension has a worker and a ticker."),
                     errhint("Raise \"max_worker_processes\"."));
         });
 }
@@ -255,20 +315,20 @@ void Launcher::start(DatabaseSlot &slot)
 bool Launcher::start_next()
 {
     WorkerShared &state = *shared();
-    DatabaseSlot *slot = nullptr;
+    Choice choice{};
     {
         pg::LockScope lock(&state.lock, LW_EXCLUSIVE);
         const int64_t now = now_us();
-        slot = choose_next(now);
-        if (slot == nullptr)
+        choice = choose_next(now);
+        if (choice.process == nullptr)
             return false;
-        if (slot->failures > 0)
-            ++slot->restarts;
-        slot->state = WorkerState::starting;
-        slot->starting_since_us = now;
-        slot->stop_requested = false;
+        if (choice.process->failures > 0)
+            ++choice.process->restarts;
+        choice.process->state = WorkerState::starting;
+        choice.process->starting_since_us = now;
+        choice.process->stop_requested = false;
     }
-    start(*slot);
+    start(choice);
     return true;
 }
 
@@ -280,17 +340,22 @@ int64_t Launcher::next_wakeup_us() const
     const int64_t now = now_us();
     int64_t earliest = next_look_us_;
 
+    const auto look_at = [&](const DatabaseSlot &slot, const ProcessSlot &process) {
+        if (process.state == WorkerState::starting || process.state == WorkerState::connecting) {
+            const int64_t limit =
+                now - process.starting_since_us < kStartPatienceUs ? kStartPatienceUs : kStartLimitUs;
+            earliest = std::min(earliest, process.starting_since_us + limit);
+        } else if (process.state == WorkerState::waiting && !is_held(slot.database)) {
+            earliest = std::min(earliest, process.retry_at_us);
+        }
+    };
     for (int i = 0; i < state.slot_count; i++) {
         const DatabaseSlot &slot = state.slots[i];
-        if (!OidIsValid(slot.database) || slot.state == WorkerState::running)
+        if (!OidIsValid(slot.database))
             continue;
-        if (slot.state != WorkerState::waiting) {
-            const int64_t limit =
-                now - slot.starting_since_us < kStartPatienceUs ? kStartPatienceUs : kStartLimitUs;
-            earliest = std::min(earliest, slot.starting_since_us + limit);
-        } else if (!is_held(slot.database)) {
-            earliest = std::min(earliest, slot.retry_at_us);
-        }
+        look_at(slot, slot.worker);
+        if (slot.worker.state == WorkerState::running) // else it is the worker's turn
+            look_at(slot, slot.ticker);
     }
     return earliest;
 }

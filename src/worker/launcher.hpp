@@ -1,4 +1,5 @@
-// The launcher: one process of the server that keeps one worker in each database with the extension.
+// The launcher: one process of the server that keeps a worker and a ticker in each database with the
+// extension.
 //
 // It connects to the shared catalogs only, so it cannot see where the extension is: it starts a worker in
 // every database that takes connections and is no template, and a worker that finds no extension leaves

@@ -44,8 +44,8 @@ class Request
         WorkerShared &state = *shared();
         pg::LockScope lock(&state.lock, LW_EXCLUSIVE);
         DatabaseSlot *database = find_slot(MyDatabaseId);
-        if (database == nullptr || database->state != WorkerState::running || database->pid == 0 ||
-            database->pid == MyProcPid || database->stop_requested)
+        if (database == nullptr || database->worker.state != WorkerState::running ||
+            database->worker.pid == 0 || database->worker.pid == MyProcPid || database->worker.stop_requested)
             return;
         slot_ = free_request(state);
         if (slot_ == nullptr)
@@ -53,7 +53,7 @@ class Request
         serial_ = ++state.request_serial;
         *slot_ = {RequestState::open, MyDatabaseId, parent, key, serial_, MyProcPid, MyLatch};
         database->partition_wanted = true;
-        SetLatch(database->latch);
+        SetLatch(database->worker.latch);
     }
     ~Request()
     {
@@ -76,7 +76,7 @@ class Request
             return RequestState::refused;
         const DatabaseSlot *database = find_slot(MyDatabaseId);
         const bool over = slot_->state == RequestState::granted || slot_->state == RequestState::refused;
-        if (!over && (database == nullptr || database->pid == 0))
+        if (!over && (database == nullptr || database->worker.pid == 0))
             return RequestState::refused;
         return slot_->state;
     }
@@ -92,8 +92,8 @@ void cancel_yielding_duty()
 {
     pg::LockScope lock(&shared()->lock, LW_SHARED);
     const DatabaseSlot *database = find_slot(MyDatabaseId);
-    if (database != nullptr && database->pid != 0 && database->yields)
-        kill(database->pid, SIGINT);
+    if (database != nullptr && database->worker.pid != 0 && database->yields)
+        kill(database->worker.pid, SIGINT);
 }
 
 void sleep_until(int64_t deadline_us)

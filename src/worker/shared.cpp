@@ -65,12 +65,21 @@ void set_text(ErrorText &target, const char *text) noexcept
     target[fits] = '\0';
 }
 
-void stop_worker(DatabaseSlot &slot) noexcept
+void stop_process(ProcessSlot &process) noexcept
 {
-    if (slot.pid == 0)
+    if (process.pid == 0)
         return;
-    slot.stop_requested = true;
-    kill(slot.pid, SIGTERM);
+    process.stop_requested = true;
+    kill(process.pid, SIGTERM);
+}
+
+// One that is just finding out that there is no extension has to look once more.
+static void have_look_again(ProcessSlot &process) noexcept
+{
+    if (process.pid == 0)
+        return;
+    process.look_again = true;
+    SetLatch(process.latch);
 }
 
 void wake_launcher(Oid try_again) noexcept
@@ -85,11 +94,9 @@ void wake_launcher(Oid try_again) noexcept
             state->told[state->told_count++] = try_again;
         else
             state->told_all = true;
-        // A worker that is just finding out that there is no extension has to look once more.
-        DatabaseSlot *slot = find_slot(try_again);
-        if (slot != nullptr && slot->pid != 0) {
-            slot->look_again = true;
-            SetLatch(slot->latch);
+        if (DatabaseSlot *slot = find_slot(try_again)) {
+            have_look_again(slot->worker);
+            have_look_again(slot->ticker);
         }
     }
     if (state->launcher_latch != nullptr)

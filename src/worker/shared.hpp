@@ -1,5 +1,5 @@
-// What the worker plane keeps in shared memory: which database has a worker, how its duties fare, who keeps
-// workers away, and who waits for a partition.
+// What the worker plane keeps in shared memory: which database has a worker and a ticker, how its duties
+// fare, who keeps workers away, and who waits for a partition.
 //
 // WHO WRITES     the launcher gives a database its slot, counts failures and plans the next attempt; the
 // worker
@@ -11,9 +11,9 @@
 // AFTER A CRASH  it starts empty. The launcher finds the databases in pg_database again, the duties run anew:
 //                nothing is lost but the history that duty_status shows.
 //
-// A slot's `pid` and `latch` are set by the worker itself before it connects, and cleared when it has left
-// the list of backends. So whoever sees pid = 0 under the lock knows that the database has no worker process,
-// and whoever sees another pid may signal it: it cannot be recycled while the lock is held.
+// A process' `pid` and `latch` are set by the process itself before it connects, and cleared when it has left
+// the list of backends. So whoever sees pid = 0 under the lock knows that there is no such process, and
+// whoever sees another pid may signal it: it cannot be recycled while the lock is held.
 #pragma once
 
 #include "core/duty_schedule.hpp"
@@ -59,39 +59,52 @@ enum class Departure : int
     anew,         // the extension is another one now: start again at once
 };
 
-struct DatabaseSlot
+// One of the two processes that a database has.
+struct ProcessSlot
 {
-    Oid database; // InvalidOid: the slot is free
     WorkerState state;
     Departure departure;
     pid_t pid;
     Latch *latch;
     bool stop_requested;
-    int encoding; // of last_error and of the duties' errors
+    bool look_again; // the extension may have been created or dropped
 
     int64_t starting_since_us;
-    int64_t started_us; // when the worker was connected
+    int64_t started_us; // when it was connected
     int64_t retry_at_us;
     int failures;     // starts and runs that failed in a row
     int64_t restarts; // after failures, since the server start
     int64_t last_error_us;
     ErrorText last_error;
+};
+
+struct DatabaseSlot
+{
+    Oid database;       // InvalidOid: the slot is free
+    int encoding;       // of last_error and of the duties' errors
+    ProcessSlot worker; // runs the duties
+    ProcessSlot ticker; // makes the ticks of the event stream, as long as the worker runs
 
     int running_duty;      // index, -1 when none
     bool yields;           // the running duty is to be cancelled when somebody waits for a partition
-    bool look_again;       // the extension may have been created or dropped
     bool partition_wanted; // there is an open request of this database
 
     pg_atomic_uint32 requested; // bit i: run duty i at once
     DutySlot duties[kMaxDuties];
+
+    // The ticker's counts since the server start.
+    int64_t rounds; // transactions with ticks
+    int64_t ticks;
+    int64_t tick_failures;
+    int64_t last_tick_us;
 };
 
-// A backend that keeps the worker of a database away, up to the end of its transaction.
+// A backend that keeps the processes of a database away, up to the end of its transaction.
 struct Hold
 {
     Oid database; // InvalidOid: free
     pid_t pid;
-    Latch *latch; // set when the worker has gone
+    Latch *latch; // set when one of them has gone
 };
 
 enum class RequestState : int
@@ -142,11 +155,17 @@ WorkerShared *shared();
 // The slot of a database, or null; `lock` is held.
 DatabaseSlot *find_slot(Oid database);
 
-// Is anybody keeping the worker of this database away? `lock` is held.
+// Is anybody keeping the processes of this database away? `lock` is held.
 bool is_held(Oid database);
 
-// Has the process in the slot end itself, cancelling what it is doing; `lock` is held exclusively.
-void stop_worker(DatabaseSlot &slot) noexcept;
+// Is either process there? `lock` is held.
+inline bool has_process(const DatabaseSlot &slot) noexcept
+{
+    return slot.worker.pid != 0 || slot.ticker.pid != 0;
+}
+
+// Has the process end itself, cancelling what it is doing; `lock` is held exclusively.
+void stop_process(ProcessSlot &process) noexcept;
 
 // Copies an error's text, cut at a character's end.
 void set_text(ErrorText &target, const char *text) noexcept;

@@ -97,7 +97,7 @@ void add_duty(pg::ResultSet &rows, const Duty &duty, const DutySlot *record, con
         row.add_interval(record->duration_us);
     else
         row.add_null();
-    if (slot->state == WorkerState::running && !record->running)
+    if (slot->worker.state == WorkerState::running && !record->running)
         row.add_time(std::max(record->times.next_due_us, now_us()));
     else
         row.add_null();
@@ -112,13 +112,13 @@ void add_duty(pg::ResultSet &rows, const Duty &duty, const DutySlot *record, con
 
 constexpr int kWorkerColumns = 10;
 
-const char *state_name(const DatabaseSlot &slot)
+const char *state_name(const DatabaseSlot &slot, const ProcessSlot &process)
 {
     if (is_held(slot.database))
         return "kept away";
-    if (slot.stop_requested)
+    if (process.stop_requested)
         return "stopping";
-    switch (slot.state) {
+    switch (process.state) {
     case WorkerState::waiting:
         return "waiting";
     case WorkerState::starting:
@@ -134,27 +134,28 @@ const char *state_name(const DatabaseSlot &slot)
 void add_worker(pg::ResultSet &rows, const DatabaseSlot &slot, const char *state)
 {
     const char *name = pg::pg_call([&] { return get_database_name(slot.database); });
-    const bool busy = slot.pid != 0 && slot.running_duty >= 0;
+    const bool busy = slot.worker.pid != 0 && slot.running_duty >= 0;
     Row<kWorkerColumns> row;
     if (name != nullptr)
         row.add_text(name);
     else
         row.add_null();
-    if (slot.pid != 0)
-        row.add(Int32GetDatum(slot.pid));
+    if (slot.worker.pid != 0)
+        row.add(Int32GetDatum(slot.worker.pid));
     else
         row.add_null();
     row.add_text(state);
-    row.add_time(slot.state == WorkerState::running ? slot.started_us : 0);
+    row.add_time(slot.worker.state == WorkerState::running ? slot.worker.started_us : 0);
     if (busy)
         row.add_text(duties()[static_cast<size_t>(slot.running_duty)].name);
     else
         row.add_null();
-    row.add(Int64GetDatum(slot.restarts));
-    row.add(Int32GetDatum(slot.failures));
-    add_error(row, slot.last_error, slot.encoding);
-    row.add_time(slot.last_error_us);
-    row.add_time(slot.state == WorkerState::waiting && slot.failures > 0 ? slot.retry_at_us : 0);
+    row.add(Int64GetDatum(slot.worker.restarts));
+    row.add(Int32GetDatum(slot.worker.failures));
+    add_error(row, slot.worker.last_error, slot.encoding);
+    row.add_time(slot.worker.last_error_us);
+    row.add_time(
+        slot.worker.state == WorkerState::waiting && slot.worker.failures > 0 ? slot.worker.retry_at_us : 0);
     row.put(rows);
 }
 
@@ -216,7 +217,7 @@ TASKER_FUNCTION(worker_status)
         for (int i = 0; i < state->slot_count; i++) {
             LWLockAcquire(&state->lock, LW_SHARED);
             memcpy(static_cast<void *>(copy), &state->slots[i], sizeof *copy);
-            const char *name = state_name(*copy);
+            const char *name = state_name(*copy, copy->worker);
             LWLockRelease(&state->lock);
             if (!OidIsValid(copy->database))
                 continue;
@@ -226,6 +227,50 @@ TASKER_FUNCTION(worker_status)
     }
     if (!seen_own)
         add_plain(rows, true, 0, state_without_slot(), 0);
+    return args.null();
+}
+
+namespace {
+
+constexpr int kTickerColumns = 10;
+
+void add_ticker(pg::ResultSet &rows, const DatabaseSlot &slot, const char *state)
+{
+    const ProcessSlot &ticker = slot.ticker;
+    Row<kTickerColumns> row;
+    if (ticker.pid != 0)
+        row.add(Int32GetDatum(ticker.pid));
+    else
+        row.add_null();
+    row.add_text(state);
+    row.add_time(ticker.state == WorkerState::running ? ticker.started_us : 0);
+    row.add(Int64GetDatum(slot.rounds));
+    row.add(Int64GetDatum(slot.ticks));
+    row.add_time(slot.last_tick_us);
+    row.add(Int64GetDatum(slot.tick_failures));
+    row.add(Int64GetDatum(ticker.restarts));
+    add_error(row, ticker.last_error, slot.encoding);
+    row.add_time(ticker.last_error_us);
+    row.put(rows);
+}
+
+} // namespace
+
+TASKER_FUNCTION(ticker_status)
+{
+    pg::ResultSet rows(args.call());
+    const DatabaseSlot *slot = copy_own_slot();
+    if (slot == nullptr) {
+        auto *none = pg::pg_call([] { return static_cast<DatabaseSlot *>(palloc0(sizeof(DatabaseSlot))); });
+        add_ticker(rows, *none, state_without_slot());
+        return args.null();
+    }
+    const char *state = nullptr;
+    {
+        pg::LockScope lock(&shared()->lock, LW_SHARED);
+        state = state_name(*slot, slot->ticker);
+    }
+    add_ticker(rows, *slot, state);
     return args.null();
 }
 
