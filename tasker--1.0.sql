@@ -1573,6 +1573,12 @@ grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_r
     tasker.maint_rotate_metadata(), tasker.maint_rotate_metadata_step2()
     to tasker_admin;
 
+create function tasker.check_stream_integrity() returns table (object text, problem text)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_check_stream_integrity';
+comment on function tasker.check_stream_integrity() is
+'Checks the rules of the stream: subscriptions and where they stand, ticks and the order of their snapshots, event tables and what may be in them, retried events. A row for each problem, none where all holds. Subscriptions and ticks are not rotated while it runs. No errors are expected.';
+grant execute on function tasker.check_stream_integrity() to tasker_observer, tasker_admin;
+
 -- Settings of queues, and what queues, consumers and batches look like.
 
 create function tasker.set_queue_config(x_queue_name text, x_param_name text, x_param_value text) returns integer
@@ -1938,6 +1944,34 @@ grant select on tasker.ticker_config, tasker.ticker_status, tasker.queue_ticks t
 
 -- After a restore into another cluster.
 
+create table tasker.stream_origin (
+    origin_id    boolean primary key default true check (origin_id),
+    installation text not null,
+    writer       bigint not null,
+    written_at   timestamptz not null default pg_catalog.now()
+);
+select pg_catalog.pg_extension_config_dump('tasker.stream_origin', '');
+comment on table tasker.stream_origin is
+'Where the transaction ids of the stream are from: one row, written with the first queue and by after_restore()';
+comment on column tasker.stream_origin.origin_id is 'There is one row';
+comment on column tasker.stream_origin.installation is 'System identifier, database and extension in which it was written';
+comment on column tasker.stream_origin.writer is 'The (sub)transaction that wrote it: where another one has, it was restored from a dump';
+comment on column tasker.stream_origin.written_at is 'When it was written';
+create trigger queue_changed after insert or update or delete or truncate on tasker.stream_origin
+    for each statement execute function tasker._queue_changed();
+alter table tasker.stream_origin enable always trigger queue_changed;
+
+create function tasker.after_restore(force boolean default false, out queue_name text, out consumers integer,
+        out events bigint, out ticks integer)
+    returns setof record
+    language c rows 10 as 'MODULE_PATHNAME', 'tasker_after_restore';
+comment on function tasker.after_restore(boolean) is
+'To be called once a dump has been restored completely: gives ticks and events transaction ids of this cluster, so that each consumer goes on where it stood, with nothing lost and nothing twice; takes away events that everybody had read; puts grant_queue()''s grants and what belongs to the extension in order. Until then ticker(), next_batch() and finish_batch() are refused (55000), while events are taken. A row for each queue: its consumers, the events that still wait for one of them, and the ticks that were kept. No rows, and nothing done, where it is not due, unless forced; it does no harm then. Waits for all who write to a queue. Errors: 55000 an event table has no index on ev_txid (the restore has not ended), or this cluster has had fewer transactions than a queue has positions.';
+create function tasker.restore_pending() returns boolean
+    language c as 'MODULE_PATHNAME', 'tasker_restore_pending';
+comment on function tasker.restore_pending() is
+'Is after_restore() due? The stream was restored from a dump, and makes no ticks until it has been called.';
+
 -- Rights on the stream: nothing for PUBLIC; the group roles have every queue, other roles those they are granted.
 
 create table tasker.queue_grant (
@@ -1989,11 +2023,12 @@ grant execute on function tasker.create_queue(text), tasker.drop_queue(text), ta
     tasker.current_event_table(text), tasker.register_consumer_at(text, text, bigint),
     tasker.ticker(), tasker.ticker(text), tasker.ticker(text, bigint, timestamptz, bigint),
     tasker.force_tick(text), tasker.force_next_tick(text),
-    tasker.grant_queue(text, text, text), tasker.revoke_queue(text, text, text)
+    tasker.grant_queue(text, text, text), tasker.revoke_queue(text, text, text),
+    tasker.after_restore(boolean)
     to tasker_admin;
-grant execute on function tasker.version() to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
+grant execute on function tasker.version(), tasker.restore_pending() to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
 grant select on tasker.queue, tasker.consumer, tasker.tick, tasker.subscription, tasker.registration,
-    tasker.metadata_rotation, tasker.queue_grant
+    tasker.metadata_rotation, tasker.queue_grant, tasker.stream_origin
     to tasker_observer, tasker_admin;
 
 -- The worker plane: what the background worker does and how it fares, and its duties as calls.
@@ -2254,7 +2289,9 @@ grant select on tasker.duty_status, tasker.worker_status, tasker.xmin_holders to
 create function tasker.check_integrity() returns table (object text, problem text)
     language sql
 begin atomic
-    select c.object, c.problem from tasker.check_queue_integrity() c;
+    select c.object, c.problem from tasker.check_queue_integrity() c
+    union all
+    select c.object, c.problem from tasker.check_stream_integrity() c;
 end;
 comment on function tasker.check_integrity() is
 'Checks the rules of all planes against their tables and shared memory: a row for each problem, none where all holds. The comparison with shared memory is exact only while nobody writes.';

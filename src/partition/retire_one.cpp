@@ -4,12 +4,9 @@
 #include "partition/retire_checks.hpp"
 #include "partition/set_failure.hpp"
 #include "partition/sets.hpp"
+#include "pg/extension.hpp"
 #include "pg/portal.hpp"
 #include "pg/spi.hpp"
-
-extern "C" {
-#include "catalog/dependency.h"
-}
 
 namespace tasker::partition {
 namespace {
@@ -26,19 +23,6 @@ enum class Step
     finalize,
     finish
 };
-
-// Nothing else would make a detached table of ours go with the extension, and its defaults call functions of
-// the extension: between DETACH and DROP, it would keep DROP EXTENSION from working. Plain C inside: may
-// ereport.
-void tie_to_extension(Oid partition)
-{
-    const Oid extension = get_extension_oid("tasker", false);
-    if (list_member_oid(getAutoExtensionsOfObject(RelationRelationId, partition), extension))
-        return;
-    const ObjectAddress table = {RelationRelationId, partition, 0};
-    const ObjectAddress target = {ExtensionRelationId, extension, 0};
-    recordDependencyOn(&table, &target, DEPENDENCY_AUTO_EXTENSION);
-}
 
 void run_as_owner(const SetConfig &config, const char *sql)
 {
@@ -217,8 +201,10 @@ class Retirement
         if (gives_way())
             return Step::none;
         book_leaving(config_.parent, due_);
+        // Nothing else would make a detached table of ours go with the extension, and its defaults call
+        // functions of the extension: between DETACH and DROP, it would keep DROP EXTENSION from working.
         if (owned_ != nullptr)
-            pg::pg_call([&] { tie_to_extension(relid_); });
+            pg::tie_to_extension(relid_);
         choose_patience();
         return Step::detach;
     }

@@ -1,5 +1,6 @@
 #include "partition/set_config.hpp"
 
+#include "pg/extension.hpp"
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 
@@ -196,10 +197,7 @@ bool may_be_under_restore(const SetConfig &config)
 
 const char *here()
 {
-    return pg::pg_call([] {
-        return psprintf(UINT64_FORMAT "/%u/%u", GetSystemIdentifier(), MyDatabaseId,
-                        get_extension_oid("tasker", true));
-    });
+    return pg::installation();
 }
 
 } // namespace tasker::partition

@@ -1,6 +1,7 @@
 #include "stream/event.hpp"
 
 #include "pg/function.hpp"
+#include "stream/restore.hpp"
 #include "stream/table_writer.hpp"
 #include "stream/wake.hpp"
 
@@ -163,7 +164,8 @@ void insert_events(std::string_view queue_name, std::span<NewEvent> events, Righ
     const Queue queue = open_current(queue_name, right, false, &heap);
     check_limit(queue, txid, events.size());
     note_events(queue.queue_id, events.size());
-    pg::pg_call([&] { write_events(heap, queue, events, txid); });
+    const int64_t written = event_txid(txid);
+    pg::pg_call([&] { write_events(heap, queue, events, written); });
 }
 
 void redeliver_events(std::string_view queue_name, std::span<NewEvent> events)
@@ -172,7 +174,8 @@ void redeliver_events(std::string_view queue_name, std::span<NewEvent> events)
     const int64_t txid = current_txid();
     const Queue queue = open_current(queue_name, Right::none, true, &heap);
     note_events(queue.queue_id, events.size());
-    pg::pg_call([&] { write_events(heap, queue, events, txid); });
+    const int64_t written = event_txid(txid);
+    pg::pg_call([&] { write_events(heap, queue, events, written); });
 }
 
 int64_t accept_event(const Queue &queue)
@@ -188,6 +191,7 @@ Oid hold_event_table(std::string_view queue_name)
     (void)current_txid();
     const Queue queue = open_current(queue_name, Right::produce, false, &heap);
     note_events(queue.queue_id, 0); // whoever asks for the table is about to write into it
+    require_restored(); // who writes to the table himself does not know how: see restore.hpp
     return pg::pg_call([&] {
         const Oid oid = RelationGetRelid(heap);
         table_close(heap, NoLock);

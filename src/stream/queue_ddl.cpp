@@ -2,12 +2,9 @@
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "stream/queue.hpp"
+#include "stream/restore.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
-
-extern "C" {
-#include "catalog/dependency.h"
-}
 
 using namespace tasker;
 using namespace tasker::stream;
@@ -18,17 +15,6 @@ void run_ddl(const char *format, int32_t id, int table = 0)
 {
     pg::Spi spi;
     spi.run_text(pg::pg_call([&] { return psprintf(format, id, table); }));
-}
-
-// What is made at run time is no member of the extension, so that a dump carries it; but it goes with it.
-void tie_to_extension(const char *name)
-{
-    pg::pg_call([&] {
-        const ObjectAddress table = {RelationRelationId,
-                                     get_relname_relid(name, get_namespace_oid("tasker", false)), 0};
-        const ObjectAddress extension = {ExtensionRelationId, get_extension_oid("tasker", false), 0};
-        recordDependencyOn(&table, &extension, DEPENDENCY_AUTO_EXTENSION);
-    });
 }
 
 void make_tables(int32_t id)
@@ -45,9 +31,6 @@ void make_tables(int32_t id)
             id, i);
         run_ddl("create index event_%1$d_%2$d_txid_idx on tasker.event_%1$d_%2$d (ev_txid)", id, i);
     }
-    for (const char *format :
-         {"event_%d", "event_%d_0", "event_%d_1", "event_%d_2", "event_%d_tick_seq", "event_%d_id_seq"})
-        tie_to_extension(pg::pg_call([&] { return psprintf(format, id); }));
 }
 
 // Nothing when there is a queue of that name already.
@@ -85,11 +68,13 @@ TASKER_FUNCTION(create_queue)
     if (find_queue(name))
         return args.result(int32_t{0});
     prepare_slots();
+    note_origin();
     const std::optional<int32_t> id = insert_queue(name);
     if (!id)
         return args.result(int32_t{0});
     make_tables(*id);
     const Queue queue = queue_named(name);
+    tie_to_extension(queue);
     lock_ticks(queue.queue_id);
     make_tick(queue, 0);
     return args.result(int32_t{1});

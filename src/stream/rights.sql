@@ -49,9 +49,10 @@ grant execute on function tasker.create_queue(text), tasker.drop_queue(text), ta
     tasker.current_event_table(text), tasker.register_consumer_at(text, text, bigint),
     tasker.ticker(), tasker.ticker(text), tasker.ticker(text, bigint, timestamptz, bigint),
     tasker.force_tick(text), tasker.force_next_tick(text),
-    tasker.grant_queue(text, text, text), tasker.revoke_queue(text, text, text)
+    tasker.grant_queue(text, text, text), tasker.revoke_queue(text, text, text),
+    tasker.after_restore(boolean)
     to tasker_admin;
-grant execute on function tasker.version() to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
+grant execute on function tasker.version(), tasker.restore_pending() to tasker_observer, tasker_producer, tasker_worker, tasker_admin;
 grant select on tasker.queue, tasker.consumer, tasker.tick, tasker.subscription, tasker.registration,
-    tasker.metadata_rotation, tasker.queue_grant
+    tasker.metadata_rotation, tasker.queue_grant, tasker.stream_origin
     to tasker_observer, tasker_admin;

@@ -3,6 +3,7 @@
 #include "pg/function.hpp"
 #include "pg/invalidation.hpp"
 #include "pg/spi.hpp"
+#include "stream/restore.hpp"
 #include "stream/table_writer.hpp"
 
 namespace tasker::stream {
@@ -125,6 +126,7 @@ Slots current_slots()
 
 int32_t hold_subscriptions()
 {
+    require_restored();
     const Slots slots = current_slots();
     pg::pg_call([&] { LockRelationOid(slots.subscriptions[slots.subscription], RowExclusiveLock); });
     return slots.subscription;
@@ -132,6 +134,7 @@ int32_t hold_subscriptions()
 
 int32_t hold_ticks()
 {
+    require_restored();
     const Slots slots = current_slots();
     pg::pg_call([&] { LockRelationOid(slots.ticks[slots.tick], RowExclusiveLock); });
     return slots.tick;

@@ -27,7 +27,8 @@ struct Slots
 // before the first queue.
 Slots current_slots();
 
-// Locks the active table in ROW EXCLUSIVE mode to the end of the transaction, and returns its number.
+// Locks the active table in ROW EXCLUSIVE mode to the end of the transaction, and returns its number. Errors:
+// object_not_in_prerequisite_state while after_restore() is due.
 int32_t hold_subscriptions();
 int32_t hold_ticks();
 
