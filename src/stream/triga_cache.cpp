@@ -137,19 +137,20 @@ int magic_of(const char *name)
     return kUnknownMagic;
 }
 
-// The column's name as the formats write it.
+// The column's name as the formats write it. Buffers are larger than what is kept.
 void encode_name(Column *column, const char *name)
 {
     StringInfoData buffer;
     initStringInfo(&buffer);
     append_json(&buffer, name);
     appendStringInfoChar(&buffer, ':');
-    column->json = buffer.data;
-    initStringInfo(&buffer);
+    column->json = pstrdup(buffer.data);
+    resetStringInfo(&buffer);
     append_url(&buffer, name);
-    column->url = buffer.data;
+    column->url = pstrdup(buffer.data);
     column->sql = quote_identifier(name);
     column->name = name;
+    pfree(buffer.data);
 }
 
 void describe_column(TriggerInfo *trigger, Column *column, const FormData_pg_attribute &attribute, bool key)
@@ -237,7 +238,8 @@ void make_types(TriggerInfo *trigger, const char *schema, const char *table, con
             if (trigger->format == Format::url && i != kTruncate)
                 appendStringInfo(&type, ":%s", trigger->key);
         }
-        trigger->type_text[i] = finish_text(&type);
+        trigger->type_text[i] = datumCopy(finish_text(&type), false, -1);
+        pfree(type.data);
     }
 }
 
@@ -260,8 +262,10 @@ void describe_table(TriggerInfo *trigger, Relation relation)
         name_given_key(trigger->options.key, &plain, &json);
     else
         name_primary_key(relation, key, &plain, &json);
-    trigger->key = plain.data;
+    trigger->key = pstrdup(plain.data);
     make_types(trigger, schema, table, json.data);
+    pfree(plain.data);
+    pfree(json.data);
     describe_columns(trigger, relation, key);
 }
 
