@@ -7,6 +7,7 @@ namespace tasker::stream {
 
 struct Problem
 {
+    bool serious;      // the stream does not work
     const char *check; // what was looked at
     const char *message;
     const char *hint;

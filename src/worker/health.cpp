@@ -332,7 +332,8 @@ void check_stream(Report &report)
     stream::read_state(state);
     stream::find_problems(state, problems);
     for (const stream::Problem &problem : problems)
-        report.complain(Severity::degraded, problem.check, problem.message, problem.hint);
+        report.complain(problem.serious ? Severity::unhealthy : Severity::degraded, problem.check,
+                        problem.message, problem.hint);
 
     const TimestampTz now = GetCurrentTimestamp();
     int64_t ticker_lag = 0;
