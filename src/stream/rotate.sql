@@ -55,3 +55,9 @@ grant execute on function tasker.maint_operations(), tasker.maint_tables_to_vacu
 grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_rotate_tables_step2(),
     tasker.maint_rotate_metadata(), tasker.maint_rotate_metadata_step2()
     to tasker_admin;
+
+create function tasker.check_stream_integrity() returns table (object text, problem text)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_check_stream_integrity';
+comment on function tasker.check_stream_integrity() is
+'Checks the rules of the stream: subscriptions and where they stand, ticks and the order of their snapshots, event tables and what may be in them, retried events. A row for each problem, none where all holds. Subscriptions and ticks are not rotated while it runs. No errors are expected.';
+grant execute on function tasker.check_stream_integrity() to tasker_observer, tasker_admin;
