@@ -148,8 +148,7 @@ def _one(ctx, contestant, phases):
         sampler.finish()
         producer.wait(60)
         for reader in readers:
-            reader.child.terminate()
-            reader.child.wait(30)
+            reader.child.wait(60)
             reader.check()
         run.exact = sampler.exact
         run.series["in"] = _produced(folder, start, run.seconds)
