@@ -2,6 +2,7 @@
 
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "stream/restore.hpp"
 #include "stream/wake.hpp"
 
 namespace tasker::stream {
@@ -52,6 +53,7 @@ std::optional<Batch> next_batch(std::string_view queue_name, std::string_view co
         queue ? lock_subscription(queue->queue_id, consumer) : std::nullopt;
     if (!subscription)
         unknown_subscription(queue_name, consumer);
+    require_restored();
     const Tick previous = tick_of(*queue, subscription->last_tick);
     if (subscription->batch)
         return Batch{*subscription->batch, tick_of(*queue, subscription->next_tick), previous};

@@ -3,6 +3,7 @@
 #include "pg/settings.hpp"
 #include "pg/spi.hpp"
 #include "pg/subtransaction.hpp"
+#include "stream/restore.hpp"
 #include "stream/tick.hpp"
 
 #include "core/duty_schedule.hpp"
@@ -229,6 +230,10 @@ void Follower::tick(int32_t queue_id)
     const int64_t now = now_us();
     if (due_us(state, now) > now)
         return;
+    if (awaits_restore()) {
+        state.not_before_us = now + core::kUsPerSecond;
+        return;
+    }
     if (!try_lock_ticks(queue_id)) {
         state.not_before_us = now + kLockedRetryUs;
         return;

@@ -33,17 +33,33 @@ void make_tables(int32_t id)
     }
 }
 
+// A dump of the schema alone brings event tables without the queues that they belong to.
+int32_t free_queue_id()
+{
+    static pg::Statement next("select nextval('tasker.queue_queue_id_seq')::integer", {});
+    for (;;) {
+        pg::Spi spi;
+        const int32_t id = spi.run_latest(next).i32(0, 1);
+        const bool is_used = pg::pg_call([&] {
+            return OidIsValid(
+                get_relname_relid(psprintf("event_%d", id), get_namespace_oid("tasker", false)));
+        });
+        if (!is_used)
+            return id;
+    }
+}
+
 // Nothing when there is a queue of that name already.
 std::optional<int32_t> insert_queue(std::string_view name)
 {
     static pg::Statement insert(
-        "with i as (select nextval('tasker.queue_queue_id_seq')::integer as id) insert into tasker.queue "
-        "(queue_id, queue_name, queue_data_pfx, queue_event_seq, queue_tick_seq) "
-        "select id, $1, 'tasker.event_' || id, 'tasker.event_' || id || '_id_seq', "
-        "'tasker.event_' || id || '_tick_seq' from i on conflict (queue_name) do nothing returning queue_id",
-        {TEXTOID});
+        "insert into tasker.queue (queue_id, queue_name, queue_data_pfx, queue_event_seq, queue_tick_seq) "
+        "values ($2, $1, 'tasker.event_' || $2, 'tasker.event_' || $2 || '_id_seq', "
+        "'tasker.event_' || $2 || '_tick_seq') on conflict (queue_name) do nothing returning queue_id",
+        {TEXTOID, INT4OID});
+    const int32_t id = free_queue_id();
     pg::Spi spi;
-    const pg::Rows rows = spi.run_latest(insert, {name});
+    const pg::Rows rows = spi.run_latest(insert, {name, id});
     return rows.empty() ? std::nullopt : std::optional(rows.i32(0, 1));
 }
 

@@ -23,20 +23,24 @@ namespace {
 pg::TableWatch origins("stream_origin");
 pg::TableWatch queues("queue");
 bool is_home = false;    // the row was written here
-bool is_pending = false; // it was not, and there are queues
+bool has_queues = false; // what follows is known for them only
+bool is_pending = false;
+bool is_said = false;
 
 void read_origin()
 {
     static pg::Statement query(
         "select exists (select from tasker.stream_origin where installation = $1 "
-        "or (writer = xmin::text::bigint and ctid <> '(0,1)'::tid)), exists (select from tasker.queue)",
+        "or (writer = xmin::text::bigint and ctid <> '(0,1)'::tid)), exists (select from tasker.queue), "
+        "exists (select from tasker.registration) or exists (select from tasker.retry_queue)",
         {TEXTOID});
     origins.begin(); // first: a change from here on must not be lost
     queues.begin();
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {pg::installation()});
     is_home = rows.boolean(0, 1);
-    is_pending = !is_home && rows.boolean(0, 2);
+    has_queues = rows.boolean(0, 2);
+    is_pending = !is_home && (has_queues || rows.boolean(0, 3));
 }
 
 // Writes the row, where there is none, and so that it does not stand at the table's first place.
@@ -55,7 +59,7 @@ void write_origin()
 
 bool restore_pending()
 {
-    const bool known = origins.holds() && (is_home || queues.holds());
+    const bool known = origins.holds() && (is_home || (queues.holds() && has_queues));
     if (!known)
         read_origin();
     return is_pending;
@@ -67,6 +71,18 @@ void require_restored()
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the event stream was restored from a dump")
             .detail("Its ticks hold transaction ids of another cluster.")
             .hint("When the restore has ended, call tasker.after_restore().");
+}
+
+bool awaits_restore()
+{
+    const bool pending = restore_pending();
+    if (pending && !is_said)
+        pg::pg_call([] {
+            ereport(LOG, errmsg("the event stream was restored from a dump, and makes no ticks"),
+                    errhint("When the restore has ended, call tasker.after_restore()."));
+        });
+    is_said = pending;
+    return pending;
 }
 
 int64_t event_txid(int64_t txid)

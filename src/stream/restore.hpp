@@ -13,8 +13,9 @@
 //
 // UNTIL THEN events are taken: an application goes on after a restore, whether somebody has called
 // after_restore() or not. Their ev_txid has a mark (kAfterRestore), so that they are told apart from restored
-// ones, and come after all of these. What would write ticks or subscriptions is refused, and nothing is
-// rotated. Nobody calls after_restore() by himself: that a restore is still running cannot be seen.
+// ones, and come after all of these. What would write ticks or subscriptions is refused, nothing is rotated,
+// and retried events wait. Nobody calls after_restore() by himself: that a restore is still running cannot be
+// seen.
 #pragma once
 
 #include "stream/queue.hpp"
@@ -27,6 +28,8 @@ inline constexpr int64_t kAfterRestore = int64_t{1} << 62;
 bool restore_pending();
 // Errors: object_not_in_prerequisite_state when it is.
 void require_restored();
+// The same question from the worker, which does nothing meanwhile: says so in the log, once.
+bool awaits_restore();
 
 // What a transaction's events get as their ev_txid; to be asked with the event table locked.
 int64_t event_txid(int64_t txid);

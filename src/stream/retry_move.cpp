@@ -8,6 +8,7 @@
 #include "pg/function.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
+#include "stream/restore.hpp"
 #include "stream/retry.hpp"
 #include "stream/retry_floor.hpp"
 
@@ -248,7 +249,7 @@ void redeliver(int32_t queue_id, std::span<DueEvent> due)
 int64_t move_due_events(bool wait)
 {
     const Oid table = retry_table();
-    if (!lock_moving(table, wait))
+    if (awaits_restore() || !lock_moving(table, wait)) // a consumer that is missing may be still to come
         return 0;
     auto *events = static_cast<DueEvent *>(
         pg::pg_call([] { return palloc_extended(sizeof(DueEvent) * kMostEvents, MCXT_ALLOC_HUGE); }));

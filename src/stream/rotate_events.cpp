@@ -4,6 +4,7 @@
 #include "pg/spi.hpp"
 #include "stream/empty_table.hpp"
 #include "stream/event.hpp"
+#include "stream/restore.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
 
@@ -245,7 +246,7 @@ void count_deferral(const Queue &queue, const char *holder, Counting counting)
 Rotation rotate_events(int32_t queue_id, Counting counting)
 {
     std::optional<Queue> queue = queue_with_id(queue_id);
-    if (!queue || !is_due(queue_id) || has_no_events(*queue))
+    if (!queue || awaits_restore() || !is_due(queue_id) || has_no_events(*queue))
         return Rotation::not_due;
     const char *holder = nullptr;
     if (lock_rotation(queue_id, ExclusiveLock, false)) {
@@ -312,6 +313,8 @@ void finish_event_rotations(pg::Vector<int32_t> &queues)
     static pg::Statement query("select queue_id from tasker.queue where queue_switch_step2 is null "
                                "order by queue_id",
                                {});
+    if (awaits_restore())
+        return;
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query);
     for (uint64 i = 0; i < rows.count(); i++) {

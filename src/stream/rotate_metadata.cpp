@@ -5,6 +5,7 @@
 #include "pg/spi.hpp"
 #include "stream/empty_table.hpp"
 #include "stream/event.hpp"
+#include "stream/restore.hpp"
 #include "stream/slots.hpp"
 
 namespace tasker::stream {
@@ -256,7 +257,7 @@ bool is_news(const State &state, const State &before, const char *held_by)
 Rotation rotate_metadata(Counting counting)
 {
     std::optional<State> state = read_state();
-    if (!state || !is_needed(*state) || !lock_rotation())
+    if (!state || awaits_restore() || !is_needed(*state) || !lock_rotation())
         return Rotation::not_due;
     state = read_state(); // another one may have rotated before the lock was to be had
     if (!state || !is_needed(*state))
@@ -289,7 +290,7 @@ bool finish_metadata_rotation()
     static pg::Statement update("update tasker.metadata_rotation set last_step2_txid = $1 "
                                 "where last_step2_txid is null and rotation_txid <> $2",
                                 {INT8OID, INT8OID});
-    if (pg::Spi().read_latest(query).empty() || !lock_rotation())
+    if (awaits_restore() || pg::Spi().read_latest(query).empty() || !lock_rotation())
         return false;
     const int64_t own = pg::pg_call(
         [] { return static_cast<int64_t>(U64FromFullTransactionId(GetTopFullTransactionIdIfAny())); });

@@ -2,6 +2,7 @@
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "stream/queue.hpp"
+#include "stream/restore.hpp"
 #include "stream/tick.hpp"
 #include "stream/ticker.hpp"
 #include "stream/wake.hpp"
@@ -54,6 +55,7 @@ std::optional<Queue> lock_queue(int32_t queue_id)
 
 Queue lock_queue(std::string_view name)
 {
+    require_restored();
     for (;;) {
         if (const std::optional<Queue> queue = lock_queue(queue_named(name).queue_id))
             return *queue;
@@ -89,6 +91,7 @@ int64_t tasker::stream::tick_due_queues()
     static pg::Statement query("select queue_id from tasker.queue where not queue_external_ticker and "
                                "not queue_ticker_paused order by queue_name",
                                {});
+    require_restored();
     pg::ContextResource memory;
     pg::Vector<int32_t> queues(&memory);
     {

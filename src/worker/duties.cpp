@@ -4,6 +4,7 @@
 #include "queue/duties.hpp"
 #include "queue/seal.hpp"
 #include "stream/maint.hpp"
+#include "stream/restore.hpp"
 #include "stream/retry.hpp"
 #include "stream/ticker.hpp"
 #include "stream/wake.hpp"
@@ -113,7 +114,7 @@ int64_t every_tick()
 void tick(Steps &steps)
 {
     steps.transaction([] {
-        if (!stream::request_look())
+        if (!stream::awaits_restore() && !stream::request_look())
             stream::tick_due_queues();
     });
 }
