@@ -1,7 +1,7 @@
 #include "stream/batch.hpp"
 
-#include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "stream/coop.hpp"
 #include "stream/restore.hpp"
 #include "stream/wake.hpp"
 
@@ -16,9 +16,11 @@ namespace {
         .hint("tasker.register_consumer_at() puts it to another tick.");
 }
 
-Tick tick_of(const Queue &queue, std::optional<int64_t> tick_id)
+} // namespace
+
+Tick tick_of(const Queue &queue, std::optional<int64_t> tick_id, bool keep)
 {
-    const std::optional<Tick> tick = tick_id ? find_tick(queue.queue_id, *tick_id) : std::nullopt;
+    const std::optional<Tick> tick = tick_id ? find_tick(queue.queue_id, *tick_id, keep) : std::nullopt;
     if (!tick)
         lost_tick(queue, tick_id.value_or(0));
     return *tick;
@@ -34,8 +36,6 @@ std::optional<Tick> end_of_batch(const Queue &queue, const Tick &previous, const
         return std::nullopt;
     return tick;
 }
-
-} // namespace
 
 void unknown_subscription(std::string_view queue, std::string_view consumer)
 {
@@ -54,6 +54,8 @@ std::optional<Batch> next_batch(std::string_view queue_name, std::string_view co
     if (!subscription)
         unknown_subscription(queue_name, consumer);
     require_restored();
+    if (!subscription->batch)
+        require_no_cooperation(*subscription, consumer);
     const Tick previous = tick_of(*queue, subscription->last_tick);
     if (subscription->batch)
         return Batch{*subscription->batch, tick_of(*queue, subscription->next_tick), previous};
@@ -124,13 +126,6 @@ std::span<const Oid> tables_of(const BatchPlan &plan, Oid (&list)[kTables])
     return {list, count};
 }
 
-} // namespace tasker::stream
-
-using namespace tasker;
-using namespace tasker::stream;
-
-namespace {
-
 Datum batch_row(const pg::Args &args, const std::optional<Batch> &batch)
 {
     TupleDesc descriptor = nullptr;
@@ -155,7 +150,10 @@ Datum batch_row(const pg::Args &args, const std::optional<Batch> &batch)
     return pg::pg_call([&] { return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls)); });
 }
 
-} // namespace
+} // namespace tasker::stream
+
+using namespace tasker;
+using namespace tasker::stream;
 
 // next_batch_custom(i_queue_name, i_consumer_name, i_min_lag, i_min_count, i_min_interval)
 TASKER_FUNCTION(next_batch_custom)

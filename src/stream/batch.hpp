@@ -1,6 +1,7 @@
 // Batches: what lies between two ticks.
 #pragma once
 
+#include "pg/function.hpp"
 #include "stream/subscription.hpp"
 #include "stream/tick.hpp"
 
@@ -24,6 +25,15 @@ struct Batch
 // undefined_object.
 std::optional<Batch> next_batch(std::string_view queue_name, std::string_view consumer,
                                 const BatchLimits &limits);
+
+// The end of the next batch of who stands at a tick; nothing when there is none yet.
+std::optional<Tick> end_of_batch(const Queue &queue, const Tick &previous, const BatchLimits &limits);
+
+// A tick that a subscription names; with `keep` as in find_tick(). Errors: data_corrupted.
+Tick tick_of(const Queue &queue, std::optional<int64_t> tick_id, bool keep = false);
+
+// The row of a function with the out columns of next_batch_info(): all null without a batch.
+Datum batch_row(const pg::Args &args, const std::optional<Batch> &batch);
 
 // Closes the open batch of a subscription, which is locked: it goes on after it. A member of a cooperative
 // consumer has no place of its own, the consumer has gone on when the member took the batch.

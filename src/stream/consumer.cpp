@@ -3,20 +3,18 @@
 // Two that register, or unregister, the same consumer at once meet at the consumer's row in
 // tasker.consumer, which both lock first. So the later one sees what the earlier one has done: it finds the
 // subscription there, or gone, and says so by its result.
+#include "stream/consumer.hpp"
+
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "stream/coop.hpp"
 #include "stream/rotate_events.hpp"
 #include "stream/slots.hpp"
-#include "stream/subscription.hpp"
 #include "stream/tick.hpp"
 #include "stream/wake.hpp"
 
-using namespace tasker;
-using namespace tasker::stream;
+namespace tasker::stream {
 
-namespace {
-
-// The consumer, locked to the end of the transaction; made where it does not exist.
 int32_t lock_or_create_consumer(std::string_view name)
 {
     static pg::Statement lock("select co_id from tasker.consumer where co_name = $1 for no key update",
@@ -39,6 +37,8 @@ std::optional<int32_t> lock_consumer(std::string_view name)
     const pg::Rows rows = spi.run_latest(lock, {name});
     return rows.empty() ? std::nullopt : std::optional(rows.i32(0, 1));
 }
+
+namespace {
 
 void move_subscription(Subscription subscription, int64_t tick_id)
 {
@@ -69,7 +69,18 @@ Queue hold_queue(std::string_view name)
     }
 }
 
-// 1 for a new registration, 0 for one that was there.
+// A member of a cooperative consumer has no position of its own.
+void require_position_of_own(const Subscription &subscription, std::string_view consumer)
+{
+    if (subscription.is_member())
+        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        "consumer \"%.*s\" is a member of a cooperative consumer",
+                        static_cast<int>(consumer.size()), consumer.data())
+            .hint("Its position is that of the consumer.");
+}
+
+} // namespace
+
 int32_t register_consumer(std::string_view queue_name, std::string_view consumer,
                           std::optional<int64_t> tick_id)
 {
@@ -80,32 +91,81 @@ int32_t register_consumer(std::string_view queue_name, std::string_view consumer
     if (tick_id)
         require_position(queue, *tick_id, there ? there->last_tick : std::nullopt);
     if (there) {
-        if (tick_id)
+        if (tick_id) {
+            require_position_of_own(*there, consumer);
             move_subscription(*there, *tick_id);
+        }
         return 0;
     }
     add_subscription(queue.queue_id, consumer_id, tick_id ? *tick_id : first_position(queue));
     return 1;
 }
 
-// Subscriptions that go, and the consumer with its last one. The versions stay until their tables are
-// emptied.
-int32_t remove_subscription(const Subscription &subscription)
+void remove_registration(const Subscription &subscription)
 {
-    static pg::Statement remove("delete from tasker.registration where sub_id = $1", {INT4OID});
-    static pg::Statement give_up("delete from tasker.retry_queue where ev_owner = $1", {INT4OID});
+    static pg::Statement remove("delete from tasker.registration where sub_key = $1", {INT4OID});
     static pg::Statement forget("delete from tasker.consumer where co_id = $1 and not exists "
                                 "(select from tasker.registration where sub_consumer = $1)",
                                 {INT4OID});
     pg::Spi spi;
-    spi.run_latest(give_up, {subscription.sub_id});
-    const uint64 removed = spi.run_latest(remove, {subscription.sub_id}).count();
+    spi.run_latest(remove, {subscription.sub_key});
     spi.run_latest(forget, {subscription.consumer_id});
     note_tick(subscription.queue_id); // who waits for it finds out
-    return static_cast<int32_t>(removed);
+}
+
+namespace {
+
+// A consumer goes with its members.
+int32_t remove_subscription(const Subscription &subscription)
+{
+    static pg::Statement give_up("delete from tasker.retry_queue where ev_owner = $1", {INT4OID});
+    pg::ContextResource memory;
+    const pg::Vector<int32_t> members = members_of(subscription.sub_key, memory);
+    pg::Spi().run_latest(give_up, {subscription.sub_id});
+    for (const int32_t key : members) {
+        if (const std::optional<Subscription> member = read_subscription(key))
+            remove_registration(*member);
+    }
+    remove_registration(subscription);
+    return static_cast<int32_t>(members.size()) + 1;
+}
+
+int32_t remove_member(const Subscription &member, std::string_view consumer)
+{
+    if (member.batch)
+        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "consumer \"%.*s\" has an open batch",
+                        static_cast<int>(consumer.size()), consumer.data())
+            .detail("It is a member of a cooperative consumer, and nobody else would get the batch.")
+            .hint("Finish the batch, or use tasker.unregister_subconsumer() with batch_handling = 1.");
+    remove_registration(member);
+    return 1;
+}
+
+// The keys of its members are locked before its own: see coop.hpp.
+void lock_members_of(int32_t queue_id, int32_t consumer_id)
+{
+    static pg::Statement query("select sub_key from tasker.registration where sub_queue = $1 and "
+                               "sub_consumer = $2 and sub_id = sub_key",
+                               {INT4OID, INT4OID});
+    pg::ContextResource memory;
+    std::optional<int32_t> key;
+    {
+        pg::Spi spi;
+        const pg::Rows rows = spi.read_latest(query, {queue_id, consumer_id});
+        if (!rows.empty())
+            key = rows.i32(0, 1);
+    }
+    if (!key)
+        return;
+    for (const int32_t member : members_of(*key, memory))
+        lock_key(member);
 }
 
 } // namespace
+} // namespace tasker::stream
+
+using namespace tasker;
+using namespace tasker::stream;
 
 // register_consumer(x_queue_name, x_consumer_id)
 TASKER_FUNCTION(register_consumer)
@@ -126,8 +186,13 @@ TASKER_FUNCTION(unregister_consumer)
 {
     const std::optional<Queue> queue = find_queue(args.text(0, "x_queue_name"));
     const std::string_view consumer = args.text(1, "x_consumer_name");
-    if (!queue || !lock_consumer(consumer))
+    const std::optional<int32_t> consumer_id = queue ? lock_consumer(consumer) : std::nullopt;
+    if (!consumer_id)
         return args.result(int32_t{0});
+    lock_members_of(queue->queue_id, *consumer_id);
     const std::optional<Subscription> subscription = lock_subscription(queue->queue_id, consumer);
-    return args.result(subscription ? remove_subscription(*subscription) : int32_t{0});
+    if (!subscription)
+        return args.result(int32_t{0});
+    return args.result(subscription->is_member() ? remove_member(*subscription, consumer)
+                                                 : remove_subscription(*subscription));
 }
