@@ -125,34 +125,34 @@ sub drain
 # One connection, and each statement in its own transaction.
 sub keep_going
 {
-	my ($node, $rounds) = @_;
+	my ($node, $rounds, $database) = @_;
 	my $script = '';
-	foreach my $queue (split /\n/, sql($node, 'select distinct queue from proof.consumer order by 1'))
+	foreach my $queue (split /\n/, sql($node, 'select distinct queue from proof.consumer order by 1', $database))
 	{
 		$script .= "select count(proof.send('$queue', txid_current() || '.' || i)) from generate_series(1, 5) i;\n"
 		  . "select tasker.ticker('$queue');\n";
 		$script .= "call proof.drain('$queue', '$_');\n"
-		  foreach split /\n/, sql($node, "select consumer from proof.consumer where queue = '$queue' order by 1");
+		  foreach split /\n/, sql($node, "select consumer from proof.consumer where queue = '$queue' order by 1", $database);
 		$script .= "select tasker.maint_rotate_tables_step1('$queue');\nselect tasker.maint_rotate_tables_step2();\n"
 		  . "select 'now', queue_name, queue_cur_table from tasker.queue where queue_name = '$queue';\n";
 	}
 	$script .= "select tasker.maint_rotate_metadata();\nselect tasker.maint_rotate_metadata_step2();\n";
-	my %seen = map { $_ => 1 } sql($node, $script x $rounds) =~ /^now\|(.*)$/mg;
+	my %seen = map { $_ => 1 } sql($node, $script x $rounds, $database) =~ /^now\|(.*)$/mg;
 	return join ' ', sort keys %seen;
 }
 
 sub delivered_exactly_once
 {
-	my ($node, $what) = @_;
+	my ($node, $what, $database) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return is(sql($node, 'select * from proof.differences() limit 10'), '', "$what: every event was delivered, once");
+	return is(sql($node, 'select * from proof.differences() limit 10', $database), '', "$what: every event was delivered, once");
 }
 
 sub stream_is_sound
 {
-	my ($node, $what) = @_;
+	my ($node, $what, $database) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return is(sql($node, 'select * from tasker.check_integrity()'), '', "$what: no rule is broken");
+	return is(sql($node, 'select * from tasker.check_integrity()', $database), '', "$what: no rule is broken");
 }
 
 1;
