@@ -304,6 +304,7 @@ TriggerInfo *find_trigger(const TriggerData &call, Format format, Operation oper
     const Oid oid = call.tg_trigger->tgoid;
     if (tables == nullptr)
         begin_cache();
+    AcceptInvalidationMessages(); // the schema is not locked with the table
     auto *table = static_cast<Table *>(hash_search(tables, &relid, HASH_FIND, nullptr));
     for (TriggerInfo *trigger = table == nullptr ? nullptr : table->first; trigger != nullptr;
          trigger = trigger->next) {
