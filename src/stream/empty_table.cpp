@@ -13,14 +13,16 @@ struct Holder
     bool stays; // has been at work for longer than anybody is waited for
 };
 
+// A prepared transaction has no process; its lock on its own id tells which one it is.
 #define HOLDERS                                                                                              \
     "select case when l.pid is null then pg_catalog.format('prepared transaction \"%s\"', p.gid) "           \
     "  else pg_catalog.format('%s (pid %s)', coalesce(nullif(a.application_name, ''), a.backend_type, "      \
     "    'a session'), l.pid) end, "                                                                         \
     "coalesce(a.xact_start < pg_catalog.clock_timestamp() - interval '100 milliseconds', true) "             \
     "from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid "                   \
-    "left join pg_catalog.pg_prepared_xacts p on l.pid is null "                                             \
-    "  and p.transaction::text = pg_catalog.split_part(l.virtualtransaction, '/', 2) "                       \
+    "left join lateral (select p.gid from pg_catalog.pg_locks x join pg_catalog.pg_prepared_xacts p "        \
+    "  on p.transaction = x.transactionid where x.pid is null and x.locktype = 'transactionid' "             \
+    "  and x.virtualtransaction = l.virtualtransaction and l.pid is null limit 1) p on true "                \
     "where l.granted and l.pid is distinct from pg_catalog.pg_backend_pid() "                                \
     "and l.database = (select oid from pg_catalog.pg_database where datname = "                              \
     "  pg_catalog.current_database()) "
