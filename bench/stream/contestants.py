@@ -179,13 +179,14 @@ class Tasker(EventQueue):
             self.create(conn)
 
     def is_ticking(self, conn):
+        """The worker does the maintenance; the ticker follows the commits."""
         return conn.execute("""
-            select exists (select from tasker.worker_status
-                           where database = current_database() and state = 'running')""").fetchone()[0]
+            select count(distinct backend_type) = 2 from pg_stat_activity
+            where backend_type in ('tasker worker', 'tasker ticker') and datname = current_database()""").fetchone()[0]
 
     @contextmanager
     def duties(self):
-        """The background worker makes the ticks and does the maintenance."""
+        """Background workers of the server make the ticks and do the maintenance."""
         self.wait_for_ticker()
         yield
 
