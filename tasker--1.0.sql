@@ -1573,6 +1573,12 @@ grant execute on function tasker.maint_rotate_tables_step1(text), tasker.maint_r
     tasker.maint_rotate_metadata(), tasker.maint_rotate_metadata_step2()
     to tasker_admin;
 
+create function tasker.check_stream_integrity() returns table (object text, problem text)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_check_stream_integrity';
+comment on function tasker.check_stream_integrity() is
+'Checks the rules of the stream: subscriptions and where they stand, ticks and the order of their snapshots, event tables and what may be in them, retried events. A row for each problem, none where all holds. Subscriptions and ticks are not rotated while it runs. No errors are expected.';
+grant execute on function tasker.check_stream_integrity() to tasker_observer, tasker_admin;
+
 -- Settings of queues, and what queues, consumers and batches look like.
 
 create function tasker.set_queue_config(x_queue_name text, x_param_name text, x_param_value text) returns integer
@@ -2339,7 +2345,9 @@ grant select on tasker.duty_status, tasker.worker_status, tasker.xmin_holders to
 create function tasker.check_integrity() returns table (object text, problem text)
     language sql
 begin atomic
-    select c.object, c.problem from tasker.check_queue_integrity() c;
+    select c.object, c.problem from tasker.check_queue_integrity() c
+    union all
+    select c.object, c.problem from tasker.check_stream_integrity() c;
 end;
 comment on function tasker.check_integrity() is
 'Checks the rules of all planes against their tables and shared memory: a row for each problem, none where all holds. The comparison with shared memory is exact only while nobody writes.';

@@ -4,6 +4,7 @@
 #include "pg/spi.hpp"
 #include "stream/consumer.hpp"
 #include "stream/receive.hpp"
+#include "stream/restore.hpp"
 #include "stream/retry.hpp"
 #include "stream/wake.hpp"
 
@@ -193,6 +194,7 @@ std::optional<Batch> next_member_batch(std::string_view queue_name, const Member
                                        const BatchLimits &limits, std::optional<int64_t> dead_us)
 {
     Subscription member = lock_member(queue_name, name);
+    require_restored();
     const Queue queue = queue_named(queue_name, Right::consume);
     if (member.batch) {
         append_version(member); // it has been heard of

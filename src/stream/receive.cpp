@@ -138,13 +138,33 @@ TASKER_FUNCTION(ack)
 
 namespace {
 
-Datum refuse(const pg::Args &args, std::optional<int64_t> message_id)
+// Of a message only its id counts.
+std::optional<int64_t> id_of_message(const pg::Args &args)
+{
+    if (args.is_null(1))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"msg\" must not be null");
+    bool null = false;
+    const Datum id =
+        pg::pg_call([&] { return GetAttributeByNum(DatumGetHeapTupleHeader(args.datum(1)), 1, &null); });
+    return null ? std::nullopt : std::optional(DatumGetInt64(id));
+}
+
+enum class Named
+{
+    by_message,
+    by_id
+};
+
+// The right to the batch is asked for before anything else is said about it.
+Datum refuse(const pg::Args &args, Named named)
 {
     const int64_t batch_id = args.i64(0, "batch_id");
-    const int64_t delay_us = args.duration_us(2, "retry_after");
     const Subscription batch = lock_batch(batch_id);
+    const std::optional<int64_t> id =
+        named == Named::by_message ? id_of_message(args) : args.i64(1, "msg_id");
+    const int64_t delay_us = args.duration_us(2, "retry_after");
     const BatchPlaces places(batch);
-    const NewEvent event = event_of_batch(places, batch_id, message_id);
+    const NewEvent event = event_of_batch(places, batch_id, id);
     const TimestampTz now = GetCurrentTransactionStartTimestamp();
     retry_or_bury(batch, places.plan().queue, event, now + std::min(delay_us, END_TIMESTAMP - 1 - now),
                   args.optional_text(3));
@@ -153,19 +173,14 @@ Datum refuse(const pg::Args &args, std::optional<int64_t> message_id)
 
 } // namespace
 
-// nack(batch_id, msg, retry_after, reason): 1. Of the message only its id counts.
+// nack(batch_id, msg, retry_after, reason): 1.
 TASKER_FUNCTION(nack)
 {
-    if (args.is_null(1))
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"msg\" must not be null");
-    bool null = false;
-    const Datum id =
-        pg::pg_call([&] { return GetAttributeByNum(DatumGetHeapTupleHeader(args.datum(1)), 1, &null); });
-    return refuse(args, null ? std::nullopt : std::optional(DatumGetInt64(id)));
+    return refuse(args, Named::by_message);
 }
 
 // nack(batch_id, msg_id, retry_after, reason)
 TASKER_FUNCTION(nack_id)
 {
-    return refuse(args, args.i64(1, "msg_id"));
+    return refuse(args, Named::by_id);
 }

@@ -17,6 +17,7 @@ namespace {
 
 constexpr size_t kMostEvents = 5000; // that one call moves
 constexpr Size kMostBytes = 32 * 1024 * 1024;
+constexpr uint64_t kNoXid = PG_INT64_MAX; // beyond all
 constexpr int kMostLooks = 64; // at rows for the next due time
 
 TimestampTz next_due = PG_INT64_MAX;
@@ -58,7 +59,7 @@ class DueRows
         table_close(heap_, NoLock);
     }
 
-    // Rows that were due before, of transactions from..to. False when there is no room for more.
+    // Rows that were due before, of these transactions. False when there is no room for more.
     bool take_late(core::XidRange ids, TimestampTz until)
     {
         ScanKeyData keys[2];
@@ -196,7 +197,7 @@ size_t take_due_rows(Oid table, DueEvent *events, const std::optional<RetryFloor
         if (known) {
             for (const uint64_t xid : known->seen.running)
                 late_done = late_done && rows.take_late({xid, xid + 1}, after);
-            late_done = late_done && rows.take_late({known->seen.xmax, now_seen.xmax}, after);
+            late_done = late_done && rows.take_late({known->seen.xmax, kNoXid}, after);
         }
         const bool done = late_done && rows.take_due(after, now);
         if (late_done && !done) // others may be due at the same time as the last one
