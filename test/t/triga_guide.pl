@@ -22,7 +22,7 @@ foreach my $example (@examples)
 {
 	my ($statements, $expected) = @$example;
 	my ($status, undef, $err) = $node->psql('postgres', $statements, on_error_stop => 1);
-	my ($title) = $statements =~ /^(create [^\n]*)/m;
+	my ($title) = $statements =~ /^((?:create|select) [^\n]*)/m;
 	is($status, 0, "runs: $title") or diag $err;
 	$events //= sql($node, q{select queue_data_pfx from tasker.queue where queue_name = 'changes'});
 	my $written = sql($node, qq{

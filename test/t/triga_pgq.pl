@@ -6,6 +6,7 @@ use strict;
 use warnings;
 use utf8;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -542,6 +543,25 @@ differs("the column's collation", 'logutriga', q{create table t (id int primary 
 	  . q{insert into t values (1, 'a');}, qr/\| "default" \|/, qr/\| "C" \|/);
 differs('skip in small letters', 'logutriga', $plain . on('t', q{'skip'}, 'before') . q{insert into t values (1); select count(*) from t;},
 	qr/bad param to pgq trigger/, qr/INSERT 0 0\n0\n/);
+
+# --- PgQ's triggers replaced, as docs/triga.md says -----------------------------------------------------------------
+
+my ($replace) = slurp_file("$FindBin::Bin/../../docs/triga.md") =~ /^```sql\n(select replace\(.*?);\n```$/msg;
+sql($node, q{
+	create table public."Old one" (id int primary key, part int, v text);
+	create trigger "T 1" after insert or update of v on public."Old one" for each row when (new.id > 0)
+		execute function pgq.jsontriga('q', 'ev_extra3=v || ''s''', 'ignore=part');
+	create trigger t2 before truncate on public."Old one" for each statement execute function pgq.logutriga('q', 'deny');
+	create table public.parts (id int primary key) partition by range (id);
+	create table public.parts_1 partition of public.parts for values from (0) to (10);
+	create trigger t3 after insert on public.parts for each row execute function pgq.sqltriga('q')});
+$node->safe_psql('postgres', "$replace\\gexec");
+is(sql($node, q{select count(*) from pg_trigger where tgfoid in (select oid from pg_proc where pronamespace = 'pgq'::regnamespace)}),
+	'0', 'no trigger of PgQ is left');
+is(sql($node, q{insert into "Old one" values (1, 2, 'x'), (0, 0, ''); insert into parts values (1);
+	select ev_data || ' ' || coalesce(ev_extra3, ev_extra1) from tasker_events order by ev_id}), qq({"id":1,"v":"x"} xs\n(id) values ('1') public.parts_1),
+	'and ours have taken their places');
+like(error_of($node, 'truncate "Old one"'), qr/^55000: change of "public.Old one" not allowed/, 'with all their arguments');
 
 note("$compared texts compared");
 cmp_ok($compared, '>', 10_000, 'a long list of cases');
