@@ -2215,9 +2215,11 @@ begin atomic
                         pg_catalog.format('%s duties', pg_catalog.count(*)))
         from tasker._duty_status() d
         union all
-        select 5, 'ticker', 'ok', pg_catalog.format('%s s since the last tick of a queue with new events',
-                                                    f.stream -> 'ticker_lag_seconds')
-        from figures f
+        select 5, 'ticker', t.state,
+               pg_catalog.format('%sevents wait for a tick for %s s at most',
+                                 'process ' || t.pid || ', ' || t.ticks || ' ticks; ',
+                                 f.stream -> 'ticker_lag_seconds')
+        from figures f, tasker._ticker_status() t
         union all
         select 6, 'queues', 'ok', pg_catalog.format('%s queues, %s paused', pg_catalog.count(*),
                                                     pg_catalog.count(*) filter (where q.queue_paused))
@@ -2243,7 +2245,7 @@ begin atomic
     order by l.place;
 end;
 comment on function tasker.status() is
-'How the parts of the extension are, a line each, with the reasons that health_check() gives: server, extension (mismatch: another version than the library), worker (its state, see worker_status), duties, ticker, queues, consumer lag, rotation, metadata rotation, restore (see after_restore()). Status is ok where it is not said otherwise.';
+'How the parts of the extension are, a line each, with the reasons that health_check() gives: server, extension (mismatch: another version than the library), worker (its state, see worker_status), duties, ticker (see ticker_status), queues, consumer lag, rotation, metadata rotation, restore (see after_restore()). Status is ok where it is not said otherwise.';
 revoke all on function tasker.status() from public;
 grant execute on function tasker.status() to tasker_observer, tasker_admin;
 
