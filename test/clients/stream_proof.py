@@ -184,21 +184,21 @@ class Preparer(Producer):
 
     def step(self):
         if self.value("select count(*) from pg_prepared_xacts") >= 3:
-            self.pause(0.05)
+            self.pause(0.1)
             return
         self.begin()
         self.some_events()
         self.serial += 1
         self.execute(f"prepare transaction '{self.name}.{self.serial}'")
         self.disconnect()
-        self.pause(self.random.random() * 0.6)
+        self.pause(self.random.random() * 2)
 
 
 class Decider(Client):
     def step(self):
         left = self.rows(
             "select gid from pg_prepared_xacts where gid not like 'kept%%' "
-            "and prepared < clock_timestamp() - random() * interval '1 second' order by random() limit 1"
+            "and prepared < clock_timestamp() - random() * interval '500 ms' order by random() limit 1"
         )
         for (gid,) in left:
             end = "rollback" if self.chance(0.2) else "commit"
@@ -222,7 +222,7 @@ class Long(Producer):
         self.execute("commit")
         ticks, tries = (b - a for a, b in zip(before, after))
         self.say(did="long transaction", ticks=ticks, tries=tries)
-        self.pause(length / 2)  # in which rotations are possible
+        self.pause(length)  # in which rotations are possible
 
     def passed_by(self):
         """Ticks and attempts to rotate so far, as sequences know them: in any snapshot."""
@@ -280,6 +280,7 @@ class Rotator(Client):
         for what, a, b in zip(["rotation", "rotation of subscriptions", "rotation of ticks"], before, self.state()):
             if a != b:
                 self.say(did=what)
+                self.execute("insert into proof.rotated values (%s)", what)
 
 
 # --- consumers ------------------------------------------------------------------------------------------------
@@ -320,7 +321,14 @@ class Consumer(Client):
             self.finish(batch)
         self.execute("commit")
         if batch is None:
+            self.wait()
+
+    def wait(self):
+        """Until there is a batch, most often."""
+        if self.chance(0.2):
             self.pause(0.01)
+        else:
+            self.rows("call tasker.wait_for_batch(%s, %s, '500 ms')", self.queue, self.consumer)
 
 
 class Other(Consumer):
@@ -334,7 +342,14 @@ class Twin(Consumer):
 
 
 class Flaky(Consumer):
-    """Most of its transactions come to nothing, and some of what it does in the others."""
+    """Most of its transactions come to nothing, and some of what it does in the others. It takes large batches."""
+
+    def next_batch(self):
+        if self.chance(0.2):
+            return super().next_batch()
+        return self.value(
+            "select (tasker.next_batch_custom(%s, %s, null, null, '300 ms')).batch_id", self.queue, self.consumer
+        )
 
     def maybe_break(self):
         if self.chance(0.15):
@@ -416,6 +431,56 @@ class Retrying(Consumer):
             self.queue, self.consumer, batch, [event for event, _ in taken], [data for _, data in taken])
 
 
+class Member(Consumer):
+    """One of several members of a consumer, that each have a batch; they take over what a dead one has had."""
+
+    def step(self):
+        batch = self.value("select tasker.next_batch(%s, 'team', %s, '300 ms')", self.queue, self.name)
+        if batch is None:
+            self.pause(0.01)
+        elif self.chance(0.02):
+            self.serial += 1
+            self.name = f"{self.name.partition('-again')[0]}-again{self.serial}"  # nobody hears of it any more
+        else:
+            self.begin()
+            self.take(batch)
+            time.sleep(self.random.choice([0, 0, 0, 0.01]))
+            if self.value("select tasker.finish_batch(%s)", batch) == 1:
+                self.execute("commit")
+            else:
+                self.execute("rollback")  # it was taken over
+
+    def take(self, batch):
+        self.consumer = "team"
+        super().take(batch)
+
+
+class Receiver(Consumer):
+    """A batch in parts, by the short forms; some messages are refused, and come again."""
+
+    def step(self):
+        self.begin()
+        messages = self.rows(
+            "select msg_id, batch_id, payload, coalesce(retry_count, 0) from tasker.receive(%s, %s, %s::int)",
+            self.queue, self.consumer, self.random.choice([1, 5, 1000]))
+        taken = []
+        for event, batch, data, retries in messages:
+            if retries < 2 and self.chance(0.05):
+                self.execute("select tasker.nack(%s, %s::bigint, %s::interval)", batch, event,
+                             self.random.choice(["0", "500 ms"]))
+            else:
+                taken.append((event, data))
+        self.execute(
+            "insert into proof.taken (queue, consumer, batch, ev_id, data) "
+            "select %s, %s, -txid_current(), unnest(%s::bigint[]), unnest(%s::text[])",  # a part of a batch
+            self.queue, self.consumer, [event for event, _ in taken], [data for _, data in taken])
+        if messages and self.value("select tasker.ack(%s)", messages[0][1]) != 1:
+            self.say(bad=f"{self.name}: batch {messages[0][1]} is not there to be confirmed")
+        self.execute("commit")
+        if not messages:
+            self.pause(0.01)
+
+
 class Cursor(Consumer):
     """Reads a batch bit by bit."""
 
@@ -460,8 +525,8 @@ class Steps(Consumer):
 
 
 ROLES = {role.__name__.lower(): role for role in
-         [Producer, Preparer, Decider, Long, Ticker, Rotator, Consumer, Other, Twin, Flaky, Lagging, Retrying, Cursor,
-          Steps]}
+         [Producer, Preparer, Decider, Long, Ticker, Rotator, Consumer, Other, Twin, Flaky, Lagging, Retrying, Member,
+          Receiver, Cursor, Steps]}
 
 if __name__ == "__main__":
     ROLES[sys.argv[3]](sys.argv[1], sys.argv[2], int(sys.argv[4]), sys.argv[5], sys.argv[6]).run()

@@ -6,7 +6,7 @@
 #   tick($node, $queue)                               returns its id
 #   rotate($node, $queue)                             both steps; returns the table that takes events then
 #   rotate_metadata($node)                            both steps
-#   drain($node, $queue, $consumer)                   takes every batch there is; returns how many
+#   drain($node, $queue, $consumer, $member)          takes every batch there is; returns how many
 #   keep_going($node)                                 some rounds of all that, with every queue and consumer;
 #                                                     returns the tables that took events, "queue|number" each
 #   delivered_exactly_once($node, $what)              an assertion: each consumer has got what was sent, all of it, once
@@ -39,10 +39,11 @@ sub prepare_proof
 		create function proof.send(queue text, data text) returns bigint language sql as $$
 		    insert into proof.journal values (queue, data, tasker.insert_event(queue, 'proof', data)) returning ev_id
 		$$;
-		-- One batch in one transaction; null when there is none.
-		create function proof.take(queue text, consumer text) returns bigint language plpgsql as $$
+		-- One batch in one transaction; null when there is none. A member takes over what others have.
+		create function proof.take(queue text, consumer text, member text = null) returns bigint language plpgsql as $$
 		declare
-		    the_batch bigint := tasker.next_batch(queue, consumer);
+		    the_batch bigint := case when member is null then tasker.next_batch(queue, consumer)
+		        else tasker.next_batch(queue, consumer, member, '0') end;
 		begin
 		    if the_batch is not null then
 		        insert into proof.taken (queue, consumer, batch, ev_id, data)
@@ -52,9 +53,9 @@ sub prepare_proof
 		    return the_batch;
 		end
 		$$;
-		create procedure proof.drain(queue text, consumer text, inout batches bigint = 0) language plpgsql as $$
+		create procedure proof.drain(queue text, consumer text, member text = null, inout batches bigint = 0) language plpgsql as $$
 		begin
-		    while proof.take(queue, consumer) is not null loop
+		    while proof.take(queue, consumer, member) is not null loop
 		        batches := batches + 1;
 		        commit;
 		    end loop;
@@ -118,8 +119,8 @@ sub rotate_metadata
 
 sub drain
 {
-	my ($node, $queue, $consumer) = @_;
-	return sql($node, "call proof.drain('$queue', '$consumer')");
+	my ($node, $queue, $consumer, $member) = @_;
+	return sql($node, "call proof.drain('$queue', '$consumer'" . ($member ? ", '$member')" : ')'));
 }
 
 # One connection, and each statement in its own transaction.
