@@ -13,7 +13,7 @@ use Test::More;
 
 use TaskerCluster;
 
-my $node = tasker_cluster('main', conf => "max_stack_depth = '1MB'");
+my $node = tasker_cluster('main');
 
 if (sql($node, "select count(*) from pg_available_extensions where name = 'pgq'") eq '0')
 {
