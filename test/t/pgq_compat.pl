@@ -315,6 +315,28 @@ update @.queue set queue_ticker_max_lag = '0' where queue_name = 'other'
 select @.ticker('other')
 select @.next_batch('other', 'c') is not null
 select ev_type, ev_data, ev_extra1, ev_extra2 from @.get_batch_events(~other.c~)
+select @.create_queue('v'), @.register_consumer('v', 'reader')
+insert into @.tick (tick_queue, tick_id, tick_event_seq) select queue_id, n, n * 10 from @.queue, generate_series(5, 7) n where queue_name = 'v'
+select tick_id, tick_time, tick_snapshot, tick_event_seq from @.tick t join @.queue q on q.queue_id = t.tick_queue where queue_name = 'v' and tick_id > 1 order by tick_id
+insert into @.tick (tick_queue, tick_id, tick_event_seq) select queue_id, 5, 50 from @.queue where queue_name = 'v'
+insert into @.tick (tick_queue, tick_id, tick_event_seq) values (4711, 1, 1)
+update @.tick set tick_event_seq = 61, tick_time = '2030-01-01 00:00Z' where tick_id = 6 and tick_queue = (select queue_id from @.queue where queue_name = 'v')
+delete from @.tick where tick_id = 7 and tick_queue = (select queue_id from @.queue where queue_name = 'v')
+select tick_id, tick_time, tick_event_seq from @.tick t join @.queue q on q.queue_id = t.tick_queue where queue_name = 'v' and tick_id > 1 order by tick_id
+update @.subscription set sub_last_tick = 5 where sub_queue = (select queue_id from @.queue where queue_name = 'v')
+select last_tick, current_batch, next_tick, pending_events from @.get_consumer_info('v')
+select cur_tick_id, prev_tick_id from @.next_batch_info('v', 'reader')
+update @.subscription set sub_batch = null, sub_next_tick = null where sub_queue = (select queue_id from @.queue where queue_name = 'v')
+select last_tick, current_batch, next_tick from @.get_consumer_info('v')
+update @.subscription set sub_last_tick = 4711 where sub_queue = (select queue_id from @.queue where queue_name = 'v')
+insert into @.consumer (co_name) values ('by hand')
+insert into @.subscription (sub_queue, sub_consumer, sub_last_tick) select queue_id, co_id, 6 from @.queue, @.consumer where queue_name = 'v' and co_name = 'by hand'
+insert into @.subscription (sub_queue, sub_consumer, sub_last_tick) select queue_id, co_id, 6 from @.queue, @.consumer where queue_name = 'v' and co_name = 'by hand'
+select consumer_name, last_tick, last_seen from @.get_consumer_info('v', 'by hand')
+delete from @.subscription where sub_consumer = (select co_id from @.consumer where co_name = 'by hand')
+select count(*) from @.get_consumer_info('v', 'by hand')
+delete from @.consumer where co_name = 'by hand'
+select @.drop_queue('v', true)
 select @.drop_queue('other', true)
 select @.unregister_consumer('q', 'c'), @.unregister_consumer('q', 'late')
 select count(*) from @.consumer
@@ -362,6 +384,9 @@ my %meant = (
 	q{select @.force_tick('none')} => [ '()', 'error' ],
 	# force_tick() skips ids; PgQ uses up one more.
 	q{select ev_new from @.get_queue_info('q')} => [ '(2001)', '(2000)' ],
+	# A consumer cannot be put where there is no tick: PgQ finds that out when it asks for its next batch.
+	q{update @.subscription set sub_last_tick = 4711 where sub_queue = (select queue_id from @.queue where queue_name = 'v')} =>
+	  [ 'done', 'error' ],
 	# Null restores the default.
 	q{select @.set_queue_config('q', 'ticker_max_count', null)} => [ 'error', '(1)' ],
 	q{select @.set_queue_config('q', 'queue_ticker_max_count', '2')} => [ 'error', '(1)' ],
