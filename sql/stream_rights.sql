@@ -24,11 +24,13 @@ select tasker.ticker() > 0 as ticks;
 create table sr.batch as
 select name, tasker.next_batch(name, 'sr_consumer') as id from unnest('{sr_mine,sr_other}'::text[]) name;
 grant select on sr.batch to public;
+select tasker.event_dead(b.id, e.ev_id, 'given up') from sr.batch b, lateral (select min(ev_id) as ev_id from tasker.get_batch_events(b.id)) e;
+create table sr.letter as select q.queue_name as name, d.dl_id as id from tasker.dead_letter d join tasker.queue q on q.queue_id = d.dl_queue_id;
 
 -- The stream's routines: those that name a queue or a batch. A call is made for each, from the names and types of its
 -- arguments, so that one that is added is tested as well.
 create function sr.is_queue(name text) returns boolean language sql immutable as
-$$ select name ~ '^([a-z]_)?(queue|queue_name|batch_id)$' $$;
+$$ select name ~ '^([a-z]_)?(queue|queue_name|batch_id|dead_letter_id)$' $$;
 create view sr.argument as
 select p.oid as routine, a.number, a.name, a.type::regtype as type
 from pg_proc p, rows from (unnest(p.proargnames), unnest(p.proargmodes), unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])))
@@ -38,6 +40,8 @@ create function sr.value(name text, type regtype, queue text, routine oid) retur
 $$
 select case
     when sr.is_queue(name) and type = 'text'::regtype then quote_literal(queue)
+    when (select prokind = 'p' from pg_proc where oid = routine) and name = 'batch_id' then 'null' -- a result
+    when name = 'dead_letter_id' then (select id::text from sr.letter l where l.name = queue)
     when sr.is_queue(name) then (select id::text from sr.batch b where b.name = queue)
     when name ~ 'cursor' then '''sr_cursor'''
     when name ~ 'consumer' then '''sr_consumer'''
@@ -66,7 +70,7 @@ select p.oid as routine, p.oid::regprocedure::text as name, p.proname,
     exists (select from aclexplode(p.proacl) where grantee::regrole::text = 'tasker_producer') as for_producers,
     exists (select from aclexplode(p.proacl) where grantee::regrole::text = 'tasker_worker') as for_workers
 from pg_proc p
-where p.pronamespace = 'tasker'::regnamespace and p.prorettype <> 'trigger'::regtype
+where p.pronamespace = 'tasker'::regnamespace and p.prorettype <> 'trigger'::regtype and p.prokind = 'f'
     and exists (select from sr.argument a where a.routine = p.oid and sr.is_queue(a.name));
 select count(*) >= 40 as many, count(*) filter (where for_producers) >= 10 as produce,
     count(*) filter (where for_workers) >= 12 as consume from sr.routine;
@@ -132,6 +136,17 @@ where case when produce then for_producers else for_workers end
     and sr.outcome(u.role, sr.call(r.routine, u.queue)) = '42501';
 select r.name, sr.outcome('regress_sr_admin', sr.call(r.routine, 'sr_mine')) from sr.routine r
 where sr.outcome('regress_sr_admin', sr.call(r.routine, 'sr_mine')) = '42501';
+-- Procedures, which are called on their own.
+create table sr.call_of as
+select sr.call(p.oid, 'sr_other') as call from pg_proc p
+where p.pronamespace = 'tasker'::regnamespace and p.prokind = 'p'
+    and exists (select from sr.argument a where a.routine = p.oid and sr.is_queue(a.name));
+grant select on sr.call_of to public;
+set role regress_sr_consumer;
+select call from sr.call_of order by call \gexec
+call tasker.wait_for_batch('sr_mine', 'sr_consumer', '0', null) \gset
+select :batch_id = id as own_batch from sr.batch where name = 'sr_mine';
+reset role;
 -- The group roles: each its part.
 select * from sr.unexpected('regress_sr_producers', 'sr_mine', 'not for_producers');
 select * from sr.unexpected('regress_sr_workers', 'sr_mine', 'not for_workers');

@@ -191,7 +191,7 @@ void lock_grants()
     "(select oid from pg_catalog.pg_roles where rolname = any ($1))) and (exists (select from rows from "    \
     "(pg_catalog.unnest(p.proargnames), pg_catalog.unnest(p.proargmodes)) a(name, mode) "                    \
     "where coalesce(a.mode, 'i') in ('i', 'b', 'v') "                                                        \
-    "and a.name ~ '^([a-z]_)?(queue|queue_name|batch_id)$') "                                                \
+    "and a.name ~ '^([a-z]_)?(queue|queue_name|batch_id|dead_letter_id)$') "                                 \
     "or p.proname ~ '^get_(queue|consumer|batch)_info$')"
 
 Datum name_datum(const char *name)
