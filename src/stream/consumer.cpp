@@ -110,7 +110,7 @@ void remove_registration(const Subscription &subscription)
     pg::Spi spi;
     spi.run_latest(remove, {subscription.sub_key});
     spi.run_latest(forget, {subscription.consumer_id});
-    note_tick(subscription.queue_id); // who waits for it finds out
+    note_unregistered(); // who waits for it finds out
 }
 
 namespace {

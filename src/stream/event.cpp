@@ -118,7 +118,8 @@ EventRow row_of(const NewEvent &event, int64_t txid)
     return row;
 }
 
-// An event that brings its id uses one up all the same: tickers see by the sequence that there are new events.
+// An event that brings its id uses one up all the same: tickers see by the sequence that there are new
+// events.
 void give_id(const Queue &queue, NewEvent &event)
 {
     const int64_t id = nextval_internal(queue.event_sequence, false);
@@ -191,7 +192,7 @@ Oid hold_event_table(std::string_view queue_name)
     (void)current_txid();
     const Queue queue = open_current(queue_name, Right::produce, false, &heap);
     note_events(queue.queue_id, 0); // whoever asks for the table is about to write into it
-    require_restored(); // who writes to the table himself does not know how: see restore.hpp
+    require_restored();             // who writes to the table himself does not know how: see restore.hpp
     return pg::pg_call([&] {
         const Oid oid = RelationGetRelid(heap);
         table_close(heap, NoLock);

@@ -217,7 +217,15 @@ bool Follower::take_settings(int32_t queue_id, State &state, const Queue &queue)
 void Follower::tick(int32_t queue_id)
 {
     State &state = state_of(queue_id);
-    const std::optional<Queue> queue = queue_with_id(queue_id);
+    const int64_t now = now_us();
+    if (!try_lock_ticks(queue_id)) {
+        state.not_before_us = now + kLockedRetryUs;
+        return;
+    }
+    // Under the lock, which who drops a queue holds to the end. After a failure not from the cache: what it
+    // names may have been replaced.
+    const std::optional<Queue> queue =
+        state.failures > 0 ? read_queue_with_id(queue_id) : queue_with_id(queue_id);
     if (!queue) { // dropped, or not yet there (its creation is prepared): the next look may remove its entry
         drop_from_pending(queue_id);
         if (state.shared != nullptr)
@@ -225,17 +233,10 @@ void Follower::tick(int32_t queue_id)
         look_wanted_ = true;
         return;
     }
-    if (!take_settings(queue_id, state, *queue))
-        return;
-    const int64_t now = now_us();
-    if (due_us(state, now) > now)
+    if (!take_settings(queue_id, state, *queue) || due_us(state, now) > now)
         return;
     if (awaits_restore()) {
         state.not_before_us = now + core::kUsPerSecond;
-        return;
-    }
-    if (!try_lock_ticks(queue_id)) {
-        state.not_before_us = now + kLockedRetryUs;
         return;
     }
     // Clean first, then the snapshot: what commits in between marks it again.

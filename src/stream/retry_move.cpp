@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kMostEvents = 5000; // that one call moves
 constexpr Size kMostBytes = 32 * 1024 * 1024;
 constexpr uint64_t kNoXid = PG_INT64_MAX; // beyond all
-constexpr int kMostLooks = 64; // at rows for the next due time
+constexpr int kMostLooks = 64;            // at rows for the next due time
 
 TimestampTz next_due = PG_INT64_MAX;
 

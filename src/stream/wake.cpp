@@ -348,12 +348,15 @@ Note notes[kNotes];
 int note_count = 0;
 bool all_dirty = false; // some queue of the database
 bool wake_all = false;  // all waiters of the database
+bool look_late = false; // the ticker has to look, once the caches hear of the commit
+bool wake_late = false; // likewise all waiters
 bool some_notes = false;
+bool late_notes = false; // committed: look_late and wake_late hold
 
 void forget_notes() noexcept
 {
     note_count = 0;
-    all_dirty = wake_all = some_notes = false;
+    all_dirty = wake_all = look_late = wake_late = some_notes = late_notes = false;
 }
 
 void apply_notes() noexcept
@@ -371,6 +374,22 @@ void apply_notes() noexcept
         mark_dirty(own_database, &own_database->any, 0);
     if (wake_all)
         wake_all_waiters();
+    note_count = 0;
+    all_dirty = wake_all = some_notes = false;
+    late_notes = look_late || wake_late;
+}
+
+// Others act on settings and registrations by what they have cached, and the message that it has changed goes
+// out between the transaction callbacks and the release of the locks: whoever was woken earlier might look
+// too early.
+void after_locks(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *)
+{
+    if (!late_notes || phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_commit || !is_top_level)
+        return;
+    if (look_late)
+        mark_dirty(own_database, &own_database->any, 0);
+    wake_all_waiters();
+    forget_notes();
 }
 
 // The outcome comes later, from another session, which knows nothing of the notes.
@@ -381,7 +400,7 @@ void apply_prepare() noexcept
         if (notes[i].dirty)
             pg_atomic_write_u64(&notes[i].queue->prepared, number);
     }
-    if (all_dirty)
+    if (all_dirty || look_late)
         pg_atomic_write_u32(&own_database->prepared_unknown, 1);
     wake_ticker(own_database);
 }
@@ -390,12 +409,14 @@ void at_transaction_end(XactEvent event, void *)
 {
     if (!some_notes)
         return;
-    if (event == XACT_EVENT_COMMIT)
+    if (event == XACT_EVENT_COMMIT) {
         apply_notes();
-    else if (event == XACT_EVENT_PREPARE)
+    } else if (event == XACT_EVENT_PREPARE) {
         apply_prepare();
-    if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE || event == XACT_EVENT_ABORT)
         forget_notes();
+    } else if (event == XACT_EVENT_ABORT) {
+        forget_notes();
+    }
 }
 
 // False where nothing is to be noted, because nobody would hear of it.
@@ -405,7 +426,10 @@ bool may_note()
     if (database_wake() == nullptr)
         return false;
     if (!registered) {
-        pg::pg_call([] { RegisterXactCallback(at_transaction_end, nullptr); });
+        pg::pg_call([] {
+            RegisterXactCallback(at_transaction_end, nullptr);
+            RegisterResourceReleaseCallback(after_locks, nullptr);
+        });
         registered = true;
     }
     some_notes = true;
@@ -451,7 +475,13 @@ void note_tick(int32_t queue_id)
 void note_settings()
 {
     if (may_note())
-        all_dirty = wake_all = true;
+        look_late = wake_late = true;
+}
+
+void note_unregistered()
+{
+    if (may_note())
+        wake_late = true;
 }
 
 void request_tick(int32_t queue_id)
@@ -498,6 +528,7 @@ void after_commit_prepared() noexcept
             mark_dirty(database, &database->any, 0);
     }
     LWLockRelease(&shared()->lock);
+    wake_all_waiters();
 }
 
 namespace {

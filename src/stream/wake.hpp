@@ -85,10 +85,12 @@ void declare_wake_area();
 
 // It inserts events into the queue, and holds a lock on its event table.
 void note_events(int32_t queue_id, size_t count);
-// It makes a tick of the queue, or ends a subscription: who waits for a batch of it has to look.
+// It makes a tick of the queue: who waits for a batch of it has to look.
 void note_tick(int32_t queue_id);
-// It changes settings of queues, or drops some.
+// It changes settings of queues, or drops some: the ticker has to look, and all who wait for a batch.
 void note_settings();
+// It ends a subscription: all who wait for a batch have to look.
+void note_unregistered();
 
 // The queue gets a tick soon after this transaction has committed, with or without events.
 void request_tick(int32_t queue_id);
@@ -105,7 +107,7 @@ bool request_look();
 // A prepared transaction of this database has been committed.
 void after_commit_prepared() noexcept;
 
-// This backend among those that are woken by note_tick and note_settings, for a scope.
+// This backend among those that are woken by the notes above, for a scope.
 class WaitingForTick
 {
   public:
