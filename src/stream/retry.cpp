@@ -61,12 +61,15 @@ class EventCollector final : public EventSink
             TEXTOID, TEXTOID, TEXTOID                                                                        \
     }
 
-uint64 insert_retry(pg::Statement &insert, const NewEvent &event, const Retry &retry)
+pg::Statement insert_if_new("insert into tasker.retry_queue " COLUMNS
+                            "on conflict (ev_owner, ev_id, ev_queue) do nothing",
+                            COLUMN_TYPES);
+
+uint64 insert_retry(pg::Spi &spi, pg::Statement &insert, const NewEvent &event, const Retry &retry)
 {
     pg::Param text[kTextColumns];
     for (int i = 0; i < kTextColumns; i++)
         text[i] = pg::Param(event.text[i], event.null[i], TEXTOID);
-    pg::Spi spi;
     return spi
         .run_latest(insert, {pg::Timestamp{retry.after}, retry.queue_id, *event.id, pg::Timestamp{event.time},
                              retry.owner, retry.count, text[0], text[1], text[2], text[3], text[4], text[5]})
@@ -77,10 +80,21 @@ uint64 insert_retry(pg::Statement &insert, const NewEvent &event, const Retry &r
 
 bool put_into_retry_queue(const NewEvent &event, const Retry &retry)
 {
-    static pg::Statement insert("insert into tasker.retry_queue " COLUMNS
-                                "on conflict (ev_owner, ev_id, ev_queue) do nothing",
-                                COLUMN_TYPES);
-    return insert_retry(insert, event, retry) > 0;
+    pg::Spi spi;
+    return insert_retry(spi, insert_if_new, event, retry) > 0;
+}
+
+int32_t put_all_into_retry_queue(const Subscription &batch, std::span<const NewEvent> events,
+                                 TimestampTz after)
+{
+    uint64 count = 0;
+    pg::Spi spi;
+    for (const NewEvent &event : events) {
+        const Retry retry{batch.queue_id, batch.sub_id, after, event.retry.value_or(0) + 1};
+        count += insert_retry(spi, insert_if_new, event, retry);
+        pg::check_for_interrupts();
+    }
+    return static_cast<int32_t>(count);
 }
 
 Subscription lock_batch(int64_t batch_id)
@@ -159,13 +173,7 @@ TASKER_FUNCTION(batch_retry)
     const TimestampTz after = after_seconds(args.i32(1, "i_retry_seconds"));
     const Subscription batch = lock_batch(batch_id);
     const BatchPlaces places(batch);
-    int32_t count = 0;
-    for (const NewEvent &event : events_of_batch(places)) {
-        const Retry retry{batch.queue_id, batch.sub_id, after, event.retry.value_or(0) + 1};
-        count += put_into_retry_queue(event, retry) ? 1 : 0;
-        pg::check_for_interrupts();
-    }
-    return args.result(count);
+    return args.result(put_all_into_retry_queue(batch, events_of_batch(places), after));
 }
 
 // event_retry_raw(x_queue, x_consumer, x_retry_after, x_ev_id, x_ev_time, x_ev_retry, x_ev_type, x_ev_data,
@@ -188,7 +196,8 @@ TASKER_FUNCTION(event_retry_raw)
         event.null[i] = args.is_null(6 + i);
         event.text[i] = args.datum(6 + i);
     }
-    insert_retry(insert, event,
+    pg::Spi spi;
+    insert_retry(spi, insert, event,
                  {queue.queue_id, subscription->sub_id, args.i64(2, "x_retry_after"), args.optional_i32(5)});
     return args.result(*event.id);
 }

@@ -21,6 +21,10 @@ struct Retry
 // False when the event waits there already.
 bool put_into_retry_queue(const NewEvent &event, const Retry &retry);
 
+// Puts events of a batch there; returns how many were not there already.
+int32_t put_all_into_retry_queue(const Subscription &batch, std::span<const NewEvent> events,
+                                 TimestampTz after);
+
 // The open batch, locked. Errors: undefined_object.
 Subscription lock_batch(int64_t batch_id);
 
