@@ -21,8 +21,7 @@ constexpr Metric kTickerLag{"tasker_stream_ticker_lag_seconds",
 constexpr Metric kDeferrals{"tasker_stream_rotation_deferrals",
                             "Rotations of a queue's event tables put off in a row", kGauge};
 constexpr Metric kConsumerLag{"tasker_stream_consumer_lag_seconds",
-                              "Age of a consumer's position while there is something to read after it",
-                              kGauge};
+                              "Age of a consumer's position while it has something to read", kGauge};
 constexpr Metric kPending{"tasker_stream_consumer_pending_events",
                           "Events after a consumer's position, by the ids given out", kGauge};
 constexpr Metric kMetadataDeferrals{"tasker_stream_metadata_rotation_deferrals",

@@ -91,7 +91,10 @@ int64_t ticker_lag_us(const QueueState &queue, TimestampTz now)
 
 int64_t consumer_lag_us(const ConsumerState &consumer, TimestampTz now)
 {
-    return pending_events(consumer) > 0 ? std::max<int64_t>(now - consumer.tick->time, 0) : 0;
+    const std::optional<Tick> &last = consumer.queue->last_tick;
+    if (!consumer.tick || !last || last->event_seq <= consumer.tick->event_seq)
+        return 0;
+    return std::max<int64_t>(now - consumer.tick->time, 0);
 }
 
 int64_t pending_events(const ConsumerState &consumer)

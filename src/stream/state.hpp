@@ -47,9 +47,9 @@ void read_state(StreamState &state);
 // How long something has waited for the queue's next tick at least, if it has an own ticker; else 0.
 int64_t ticker_lag_us(const QueueState &queue, TimestampTz now);
 
-// How old the consumer's position is while there is something to read after it, else 0; and how many events
-// that is, by the ids given out.
+// How old the consumer's position is while it could have batches with events, else 0.
 int64_t consumer_lag_us(const ConsumerState &consumer, TimestampTz now);
+// How many events come after its position, in a tick or not, by the ids given out.
 int64_t pending_events(const ConsumerState &consumer);
 
 // The time of the first event that is in no tick yet, where there is one in the current table.
