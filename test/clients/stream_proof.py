@@ -435,10 +435,12 @@ class Member(Consumer):
     """One of several members of a consumer, that each have a batch; they take over what a dead one has had."""
 
     def step(self):
-        batch = self.value("select tasker.next_batch(%s, 'team', %s, '300 ms')", self.queue, self.name)
+        call = self.random.choice(["tasker.next_batch(%s, 'team', %s, '300 ms')",
+                                   "(tasker.next_batch_custom(%s, 'team', %s, null, null, '100 ms', '300 ms')).batch_id"])
+        batch = self.value(f"select {call}", self.queue, self.name)
         if batch is None:
             self.pause(0.01)
-        elif self.chance(0.02):
+        elif self.chance(0.01):
             self.serial += 1
             self.name = f"{self.name.partition('-again')[0]}-again{self.serial}"  # nobody hears of it any more
         else:
