@@ -34,6 +34,8 @@ class TableWatch
 
     // Takes in what others have sent, and tells whether what was cached since begin() still holds.
     bool holds();
+    // The same by what has been taken in already, for whoever has just asked or locked something.
+    bool still_holds() const { return holds_; }
     // Called before the table is read: a change that comes from here on makes holds() false.
     void begin();
     // What was cached is not wanted any more.

@@ -87,6 +87,8 @@ bool awaits_restore()
 
 int64_t event_txid(int64_t txid)
 {
+    if (is_home && origins.still_holds()) // the lock has brought the news
+        return txid;
     return restore_pending() ? txid | kAfterRestore : txid;
 }
 

@@ -122,10 +122,8 @@ uint8_t find_rights(Oid user, int32_t queue_id)
 // What changes while the rights are being found out makes the cache invalid, and nothing is kept.
 uint8_t rights_of(Oid user, int32_t queue_id)
 {
-    if (!grants.holds())
+    if (!grants.still_holds())
         begin_cache();
-    if (last.key.user == user && last.key.queue_id == queue_id)
-        return last.rights;
     const Key key{user, queue_id};
     if (const auto *entry = static_cast<Entry *>(hash_search(cache, &key, HASH_FIND, nullptr))) {
         last = *entry;
@@ -148,21 +146,29 @@ bool has(Oid user, int32_t queue_id, Right right)
     return (rights_of(user, queue_id) & static_cast<uint8_t>(right)) != 0;
 }
 
-} // namespace
-
-bool may(Right right, int32_t queue_id)
+bool may_by_now(Right right, int32_t queue_id)
 {
     if (right == Right::none)
         return true;
     // In between, our own code may act as the owner; a user's code that it runs acts as somebody else.
     const Oid user = GetUserId();
     const Oid caller = pg::calling_user();
+    if (last.key.user == user && last.key.queue_id == queue_id && caller == user && grants.still_holds())
+        return (last.rights & static_cast<uint8_t>(right)) != 0;
     return has(user, queue_id, right) && (caller == user || has(caller, queue_id, right));
+}
+
+} // namespace
+
+bool may(Right right, int32_t queue_id)
+{
+    (void)grants.holds(); // takes in what others have changed
+    return may_by_now(right, queue_id);
 }
 
 void require_right(Right right, int32_t queue_id, const char *queue_name)
 {
-    if (may(right, queue_id))
+    if (may_by_now(right, queue_id))
         return;
     if (right == Right::any || right == Right::see)
         throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for queue \"%s\"", queue_name)

@@ -29,7 +29,8 @@ enum class Right : uint8_t
 // Has the current user that right on the queue? It must exist.
 bool may(Right right, int32_t queue_id);
 
-// Errors: insufficient_privilege, with the queue's name.
+// The same right after the queue was looked up, which has taken in what others have changed. Errors:
+// insufficient_privilege, with the queue's name.
 void require_right(Right right, int32_t queue_id, const char *queue_name);
 
 // Forgets the grants on a queue that is dropped.
