@@ -4,6 +4,7 @@ The event carries the time at which its statement ran, so that its commit is ins
 (pgbench's -R), because those that come at regular ones may meet regular ticks always at the same distance.
 """
 
+import contextlib
 import tempfile
 import time
 
@@ -45,19 +46,22 @@ def _collect(reader, expected):
 
 def _measure(ctx, contestant, rate, seconds):
     contestant.fresh()
-    with contestant.connect() as conn:
+    with contextlib.ExitStack() as stack:
+        conn = stack.enter_context(contestant.connect())
         contestant.register(conn, CONSUMER)
-    with contestant.duties(), tempfile.TemporaryDirectory(prefix="tasker-latency-") as folder, \
-            reading(contestant, folder, CONSUMER, time.time() + seconds + 2 * LONGEST, latencies=True) as reader:
-        began = time.time()
+        stack.enter_context(contestant.duties())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tasker-latency-"))
+        reader = stack.enter_context(reading(contestant, folder, CONSUMER, time.time() + seconds + 2 * LONGEST,
+                                             latencies=True))
+        began, used = time.time(), contestant.ticker_cpu(conn)
         outcome = pgbench.run(ctx.server, contestant.dbname, contestant.pgbench_script("insert_clock"),
                               clients=ctx.options.clients, seconds=seconds, rate=rate, defines=contestant.defines())
+        used = contestant.ticker_cpu(conn) - used
         sent, latencies = _collect(reader, outcome.transactions).T
         latencies = latencies[(sent >= began + EDGE) & (sent < sent.max() - EDGE)]
-    with contestant.connect() as conn:
         ticks = conn.execute(f"select count(*) from {contestant.schema}.tick").fetchone()[0]
     return {"p50": figures.percentile(latencies, 50), "p99": figures.percentile(latencies, 99),
-            "max": float(latencies.max()), "ticks": ticks / seconds}
+            "max": float(latencies.max()), "ticks": ticks / seconds, "ticker": used / seconds * 100.0}
 
 
 def latency(ctx):
@@ -70,7 +74,7 @@ def latency(ctx):
         variant = f"{name}, {rate:,} events/s"
         rows = add_rows(ctx, "latency", found, {
             **{which: (f"{variant}, {which}", "ms") for which in ("p50", "p99", "max")},
-            "ticks": (f"{variant}, ticks", "per second")})
+            "ticks": (f"{variant}, ticks", "per second"), "ticker": (f"{variant}, CPU of the ticker", "% of a core")})
         for which in ("p50", "p99", "max"):
             row = rows[which]
             if (name, which) in BARS:
