@@ -329,6 +329,19 @@ foreach my $section ('pre-data', 'data', 'post-data')
 settles($low, 'sections', $before{early});
 goes_on($low, 'sections', 'restored by sections') if sql($low, "select produce('alpha', 'before after_restore') > 0", 'sections');
 
+# A copy of a database's files keeps transaction ids, also where the first queue was made in a subtransaction.
+sql($early, 'create database source');
+sql($early, "create extension tasker; begin; savepoint a; select tasker.create_queue('q'); release a; commit; select tasker.register_consumer('q', 'c')", 'source');
+sql($early, "select tasker.send('q', 'x')", 'source');
+foreach my $source ('same', 'source')
+{
+	sql($early, "create database copy_of_$source template $source");
+	is(sql($early, 'select tasker.restore_pending()', "copy_of_$source"), 'f', "copy of $source: nothing is due");
+}
+sql($early, "select tasker.force_tick('q')", 'copy_of_source');
+sql($early, "select tasker.ticker('q')", 'copy_of_source');
+is(sql($early, "select ev_data from tasker.get_batch_events(tasker.next_batch('q', 'c'))", 'copy_of_source'), 'x', '... and consumers go on');
+
 # Without data there is nothing to go on with, but queues can be made.
 restore_into($low, 'early_schema', 'bare');
 is(sql($low, "select tasker.restore_pending(), tasker.create_queue('first'), tasker.create_queue('second')", 'bare'), 'f|1|1', 'a schema without data takes new queues');
