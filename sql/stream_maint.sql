@@ -287,9 +287,56 @@ table st.log;
 select count(*) from tasker.maint_tables_to_vacuum();
 update tasker.queue set queue_extra_maint = null;
 
+-- Each step 2 is apart: one that fails does not hold up the other, nor does a queue that fails hold up others.
+create function st.refuse() returns trigger language plpgsql as
+$$ begin raise 'refused by a test'; end $$;
+create trigger refuse before update of queue_switch_step2 on tasker.queue for each row
+when (new.queue_name = 'sm' and new.queue_switch_step2 is not null) execute function st.refuse();
+create trigger refuse before update of last_step2_txid on tasker.metadata_rotation for each row
+when (new.last_step2_txid is not null) execute function st.refuse();
+create function st.state() returns text language sql as
+$$
+select format('step 2 of events %s, of subscriptions and ticks %s', case when queue_switch_step2 is null then 'to come' else 'done' end,
+    case when last_step2_txid is null then 'to come' else 'done' end)
+from tasker.queue, tasker.metadata_rotation where queue_name = 'sm'
+$$;
+select tasker.insert_event('sm', 't', 'last') is not null as inserted;
+select st.tick(50);
+select st.read_all('late') is not null as read, st.read_all('lagging') is not null as read;
+select st.step1(), st.metadata();
+call tasker.run_duty('rotate_events_step2');
+call tasker.run_duty('rotate_metadata_step2');
+select st.state();
+drop trigger refuse on tasker.metadata_rotation;
+call tasker.run_duty('rotate_events_step2');
+call tasker.run_duty('rotate_metadata_step2');
+select st.state();
+drop trigger refuse on tasker.queue;
+call tasker.run_duty('rotate_events_step2');
+select st.state();
+call tasker.run_duty('rotate_events');
+call tasker.run_duty('rotate_metadata');
+select tasker.create_queue('sm_a'), tasker.create_queue('sm_z');
+update tasker.queue set queue_external_ticker = true where queue_name like 'sm%';
+select tasker.insert_event(queue_name, 't', 'e') is not null as inserted from tasker.queue where queue_name like 'sm\__';
+begin;
+create trigger refuse before update of queue_cur_table on tasker.queue for each row
+when (new.queue_name = 'sm_a' and new.queue_cur_table <> old.queue_cur_table) execute function st.refuse();
+update tasker.queue set queue_switch_time = now() - interval '101 days' where queue_name like 'sm\__';
+select tasker.maint() > 0 as done;
+select queue_name, queue_cur_table from tasker.queue where queue_name like 'sm\__' order by 1;
+drop trigger refuse on tasker.queue;
+update tasker.queue set queue_switch_time = now() where queue_name like 'sm\__';
+commit;
+select tasker.drop_queue('sm_a'), tasker.drop_queue('sm_z');
+
+-- Tables that are rotated have no foreign keys, in neither direction: a truncation would have to look at the other side.
+select count(*) from pg_constraint where contype = 'f' and (conrelid::regclass::text ~ '^tasker\.(subscription|tick|event)_'
+    or confrelid::regclass::text ~ '^tasker\.(subscription|tick|event)_');
+
 -- Broken rules are found.
 begin;
-select st.tick(40) \g /dev/null
+select st.tick(60) \g /dev/null
 insert into tasker.tick (tick_queue, tick_id, tick_event_seq, tick_snapshot) values (:q, 900, 1, '10:10:');
 select format('event_%s_%s', queue_id, queue_cur_table) as current,
     format('event_%s_%s', queue_id, (queue_cur_table + 1) % 3) as next from tasker.queue where queue_name = 'sm' \gset

@@ -156,6 +156,7 @@ create trigger mine instead of insert on sv.mine for each row execute function t
 insert into sv.mine values (1);
 update tasker.queue set queue_metadata_rotation_period = default, queue_rotation_period = default;
 select tasker.drop_queue('sv', true), tasker.drop_queue('sv2', true);
+delete from tasker.consumer where co_name in ('one', 'two', 'member');
 drop owned by sv_admin, sv_observer;
 drop role sv_admin, sv_observer;
 set client_min_messages = warning;

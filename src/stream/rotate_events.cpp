@@ -1,12 +1,15 @@
 #include "stream/rotate_events.hpp"
 
+#include "core/arithmetic.hpp"
 #include "pg/function.hpp"
+#include "pg/invalidation.hpp"
 #include "pg/spi.hpp"
 #include "stream/empty_table.hpp"
 #include "stream/event.hpp"
 #include "stream/restore.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
+#include "stream/wake.hpp"
 
 namespace tasker::stream {
 namespace {
@@ -264,27 +267,50 @@ Rotation rotate_events(int32_t queue_id, Counting counting)
     return Rotation::deferred;
 }
 
-// A queue without events is due all the time; a quarter of its period more or less is no matter then.
+namespace {
+
+pg::TableWatch queues_changed("queue");
+TimestampTz quiet_until = 0; // nothing can be due before that, while no queue is changed
+
+// A queue without events is due all the time. It is looked at once in a period: what comes after that look is
+// younger than a period at the next one. Returns when that is, or nothing for a queue that has events.
+std::optional<TimestampTz> look_again_at(int32_t queue_id, int64_t period_us, TimestampTz now)
+{
+    const std::optional<Queue> queue = queue_with_id(queue_id);
+    if (!queue)
+        return now;
+    Memo &memo = memo_of(*queue);
+    if (now >= core::saturating_add(memo.empty_at, period_us)) {
+        if (!has_no_events(*queue))
+            return std::nullopt;
+        memo.empty_at = now;
+    }
+    return core::saturating_add(memo.empty_at, period_us);
+}
+
+} // namespace
+
 void list_due_rotations(pg::Vector<int32_t> &queues)
 {
     static pg::Statement query(
-        "select queue_id, queue_rotation_period from tasker.queue where queue_switch_step2 is not null "
-        "and queue_switch_time + queue_rotation_period < pg_catalog.now() order by queue_id",
+        "select queue_id, queue_rotation_period, queue_switch_time + queue_rotation_period "
+        "from tasker.queue where queue_switch_step2 is not null order by queue_id",
         {});
     const TimestampTz now = GetCurrentTimestamp();
+    if (queues_changed.holds() && now < quiet_until)
+        return;
+    queues_changed.begin();
+    quiet_until = PG_INT64_MAX;
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query);
     for (uint64 i = 0; i < rows.count(); i++) {
-        const std::optional<Queue> queue = queue_with_id(rows.i32(i, 1));
-        if (!queue)
-            continue;
-        Memo &memo = memo_of(*queue);
-        if (now - memo.empty_at < pg::interval_us(*DatumGetIntervalP(rows.datum(i, 2))) / 4)
-            continue;
-        if (has_no_events(*queue))
-            memo.empty_at = now;
-        else
-            queues.push_back(queue->queue_id);
+        const int64_t period_us = pg::interval_us(*DatumGetIntervalP(rows.datum(i, 2)));
+        std::optional<TimestampTz> next = rows.i64(i, 3);
+        if (next < now)
+            next = look_again_at(rows.i32(i, 1), period_us, now);
+        if (!next)
+            queues.push_back(rows.i32(i, 1));
+        quiet_until = std::min(quiet_until, next.value_or(now));
     }
 }
 
@@ -380,5 +406,7 @@ TASKER_FUNCTION(maint_rotate_tables_step2)
     pg::ContextResource memory;
     pg::Vector<int32_t> queues(&memory);
     finish_event_rotations(queues);
+    for (const int32_t queue_id : queues)
+        request_tick(queue_id); // consumers at its last tick can go on then
     return args.result(int32_t{0});
 }
