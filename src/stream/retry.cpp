@@ -65,11 +65,43 @@ pg::Statement insert_if_new("insert into tasker.retry_queue " COLUMNS
                             "on conflict (ev_owner, ev_id, ev_queue) do nothing",
                             COLUMN_TYPES);
 
+constexpr int64_t kSoonUs = USECS_PER_SEC;
+constexpr int64_t kRequestUs = 10'000; // between two requests of one backend
+
+bool wanted_soon = false; // by this transaction
+TimestampTz requested_at = 0;
+
+void at_transaction_end(XactEvent event, void *)
+{
+    if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+        return; // it may still fail
+    const bool wanted = std::exchange(wanted_soon, false);
+    if (event != XACT_EVENT_COMMIT || !wanted)
+        return;
+    const TimestampTz now = GetCurrentTimestamp();
+    if (now >= requested_at && now - requested_at < kRequestUs)
+        return; // others ask as well, or it takes a second
+    requested_at = now;
+    retry_request_hook();
+}
+
+void want_soon(TimestampTz after)
+{
+    static bool registered = false;
+    if (retry_request_hook == nullptr || after > GetCurrentTimestamp() + kSoonUs)
+        return;
+    if (!registered)
+        pg::pg_call([] { RegisterXactCallback(at_transaction_end, nullptr); });
+    registered = true;
+    wanted_soon = true;
+}
+
 uint64 insert_retry(pg::Spi &spi, pg::Statement &insert, const NewEvent &event, const Retry &retry)
 {
     pg::Param text[kTextColumns];
     for (int i = 0; i < kTextColumns; i++)
         text[i] = pg::Param(event.text[i], event.null[i], TEXTOID);
+    want_soon(retry.after);
     return spi
         .run_latest(insert, {pg::Timestamp{retry.after}, retry.queue_id, *event.id, pg::Timestamp{event.time},
                              retry.owner, retry.count, text[0], text[1], text[2], text[3], text[4], text[5]})
@@ -77,6 +109,8 @@ uint64 insert_retry(pg::Spi &spi, pg::Statement &insert, const NewEvent &event, 
 }
 
 } // namespace
+
+void (*retry_request_hook)() noexcept = nullptr;
 
 bool put_into_retry_queue(const NewEvent &event, const Retry &retry)
 {

@@ -47,6 +47,10 @@ std::span<NewEvent> events_of_batch(const BatchPlaces &places);
 // another session is at it, waits for that, or returns 0.
 int64_t move_due_events(bool wait);
 
+// Set by the worker plane: has the worker look at the retry queue at once. Called when a transaction has been
+// committed that put something there for the next second, which the worker's next round might be late for.
+extern void (*retry_request_hook)() noexcept;
+
 // When the next event comes, as the last round of this backend has seen it.
 TimestampTz next_due_event() noexcept;
 

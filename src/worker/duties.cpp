@@ -185,6 +185,11 @@ bool request_duty(std::string_view name) noexcept
     return runs;
 }
 
+void request_retries() noexcept
+{
+    request_duty("retry_events");
+}
+
 bool request_retirement()
 {
     return request_duty("finalize") && request_duty("retire");

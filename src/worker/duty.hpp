@@ -37,6 +37,9 @@ bool request_duty(std::string_view name) noexcept;
 // The hook of partition/maintenance.hpp: the worker detaches without locking the parent, a session cannot.
 bool request_retirement();
 
+// The hook of stream/retry.hpp.
+void request_retries() noexcept;
+
 // Is the library preloaded, and this database among those that the settings give a worker?
 bool worker_is_meant_to_run();
 

@@ -1,6 +1,7 @@
 #include "worker/launcher.hpp"
 
 #include "pg/settings.hpp"
+#include "stream/retry.hpp"
 #include "worker/database_list.hpp"
 #include "worker/duty.hpp"
 #include "worker/hooks.hpp"
@@ -447,6 +448,7 @@ void declare_launcher()
     install_hooks();
     partition::partition_request_hook = request_partition;
     partition::retire_request_hook = request_retirement;
+    stream::retry_request_hook = request_retries;
 }
 
 } // namespace tasker::worker
