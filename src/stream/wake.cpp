@@ -132,11 +132,14 @@ uint64 own_transaction()
     return U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
 }
 
-// Forgets databases that have been dropped. Plain C inside: may ereport.
+// Forgets databases that have been dropped. Asks the catalog, so it needs a transaction; without one nothing
+// is reclaimed. Plain C inside: may ereport.
 bool reclaim_dropped_databases()
 {
     WakeArea *state = shared();
     bool reclaimed = false;
+    if (!IsTransactionState())
+        return false;
     AcceptInvalidationMessages();
     for (int i = 0; i < state->database_count; i++) {
         const Oid oid = state->databases[i].database;
@@ -503,12 +506,17 @@ void mark_wanted(int32_t queue_id)
         wake_ticker(own_database);
 }
 
-bool request_look()
+bool has_ticker()
 {
     DatabaseWake *database = database_wake();
-    if (database == nullptr || pg_atomic_read_u64(&database->ticker) == 0)
+    return database != nullptr && pg_atomic_read_u64(&database->ticker) != 0;
+}
+
+bool request_look()
+{
+    if (!has_ticker())
         return false;
-    mark_dirty(database, &database->any, 0);
+    mark_dirty(own_database, &own_database->any, 0);
     return true;
 }
 

@@ -101,6 +101,8 @@ void request_tick(int32_t queue_id);
 // A consumer has found no batch.
 void mark_wanted(int32_t queue_id);
 
+// Is there a ticker in this database?
+bool has_ticker();
 // The ticker of this database shall look at all queues. False when there is none.
 bool request_look();
 

@@ -105,18 +105,20 @@ void analyze(Steps &steps)
 }
 
 // Where a ticker follows commits, it only has to look now and then at what no commit has told it of: rows
-// that came by replication, or by an INSERT into an event table.
-int64_t every_tick()
-{
-    return shared() != nullptr && pg::settings::worker ? core::kUsPerMinute : core::kUsPerSecond;
-}
-
+// that came by replication, or by an INSERT into an event table. Where there is none, this makes the ticks.
 void tick(Steps &steps)
 {
+    static int64_t last_look_us = 0; // of the worker
+    const int64_t now = now_us();
+    const bool by_worker = steps.may_run_top_level();
+    const bool looked = by_worker && now >= last_look_us && now - last_look_us < core::kUsPerMinute;
+    if (looked && stream::has_ticker())
+        return;
     steps.transaction([] {
         if (!stream::awaits_restore() && !stream::request_look())
             stream::tick_due_queues();
     });
+    last_look_us = now;
 }
 
 // Premake stands before retire, and never shares a transaction with it: what goes wrong with old partitions
@@ -149,7 +151,7 @@ constexpr Duty kDuties[] = {
     {"rotate_metadata_step2", "lets the next rotation of subscriptions and ticks happen", every_second,
      kMinuteMs, false, true, false, stream::run_metadata_step2_round},
     {"tick", "makes ticks of the event stream, or has the ticker look for queues it has not heard of",
-     every_tick, kMinuteMs, false, false, false, tick},
+     every_second, kMinuteMs, false, false, false, tick},
 };
 static_assert(std::size(kDuties) <= kMaxDuties);
 

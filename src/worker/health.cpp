@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kFailuresInARow = 3;
 constexpr int64_t kDutyOverdueUs = 10 * core::kUsPerMinute;
+constexpr int64_t kTickerStartUs = core::kUsPerMinute; // by then it should be there
 constexpr int64_t kXminHeldUs = 60 * core::kUsPerMinute;
 constexpr int32_t kXminAge = 50'000'000;             // dead rows of as many transactions are kept
 constexpr int32_t kXminAgeDangerous = 1'000'000'000; // half the way to wraparound
@@ -146,6 +147,19 @@ void check_duties(Report &report, const DatabaseSlot &slot)
     }
 }
 
+// The worker runs, and its ticker should.
+void check_ticker(Report &report, const DatabaseSlot &slot)
+{
+    const bool runs = slot.ticker.pid != 0 && slot.ticker.state == WorkerState::running;
+    report.figures().add("ticker", runs ? "running" : "none");
+    if (!runs && now_us() - slot.worker.started_us > kTickerStartUs)
+        report.complain(
+            Severity::degraded, "ticker",
+            text("the ticker of this database does not run: %s", slot.ticker.last_error),
+            "Ticks of the event stream are made once a second meanwhile. See tasker.ticker_status "
+            "and the server's log.");
+}
+
 void check_worker(Report &report, pg::Spi &spi)
 {
     if (RecoveryInProgress()) {
@@ -168,6 +182,7 @@ void check_worker(Report &report, pg::Spi &spi)
     report.figures().add("worker", runs ? "running" : "none");
     if (runs) {
         check_duties(report, *slot);
+        check_ticker(report, *slot);
         return;
     }
     if (slot->worker.failures > 0)

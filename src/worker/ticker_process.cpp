@@ -136,7 +136,11 @@ void detached(DatabaseSlot &slot)
 void run_ticker(Oid database)
 {
     begin_process(database, Role::ticker, detached);
-    stream::DatabaseWake *wake = stream::database_wake();
+    stream::DatabaseWake *wake = nullptr;
+    auto take_place = [&](Steps &steps) { steps.transaction([&] { wake = stream::database_wake(); }); };
+    leave_unless_at_home(run_guarded("start", kTimeoutMs, take_place).outcome);
+    if (must_leave())
+        leave(Departure::asked);
     if (wake == nullptr)
         throw pg::Error(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                         "no room in shared memory for the event stream of database \"%s\"",

@@ -190,6 +190,16 @@ begin atomic
     from tasker._worker_status() w
     where w.database = pg_catalog.current_database()
     union all
+    select m.metric, '{}'::jsonb, m.value, m.help, m.type
+    from tasker._ticker_status() t
+    cross join lateral (values
+        ('tasker_ticker_up', (case when t.state = 'running' then 1 else 0 end)::double precision,
+            'Whether the ticker of this database is running', 'gauge'),
+        ('tasker_ticker_ticks_total', t.ticks::double precision, 'Ticks made by the ticker', 'counter'),
+        ('tasker_ticker_rounds_total', t.rounds::double precision, 'Transactions in which the ticker made ticks', 'counter'),
+        ('tasker_ticker_failures_total', t.failures::double precision, 'Rounds of the ticker that failed', 'counter'))
+        m (metric, value, help, type)
+    union all
     select m.metric, pg_catalog.jsonb_build_object('duty', d.name), m.value, m.help, m.type
     from tasker._duty_status() d
     cross join lateral (values

@@ -396,7 +396,7 @@ sub standby
 
 sub overflow
 {
-	my $small = tasker_cluster('small', conf => "tasker.max_queues = 16\nmax_connections = 40");
+	my $small = tasker_cluster('small', conf => "tasker.max_queues = 16\ntasker.max_databases = 2\nmax_connections = 40");
 	make_queue("q$_", $small) foreach 1 .. 20;
 	ticker_of($small);
 	insert("q$_", 'x', $small) foreach 1 .. 20;
@@ -412,6 +412,17 @@ sub overflow
 	sql($small, "select tasker.drop_queue('q' || n, true) from generate_series(1, 20) n");
 	sql($small, "call tasker.run_duty('tick')");
 	wait_until($small, 'select count(*) <= 1 from tasker._queue_ticks()', 'dropped queues give their room back');
+	foreach my $database (qw(one two three))
+	{
+		sql($small, "create database $database");
+		sql($small, 'create extension tasker', $database);
+		ticker_of($small, $database);
+		make_queue('there', $small, $database);
+		sql($small, "select tasker.insert_event('there', 't', 'x')", $database);
+		wait_until($small, 'select max(tick_event_seq) = 1 from tasker.tick', "database $database takes the room of one that was dropped",
+			$database);
+		sql($small, "drop database $database");
+	}
 	$small->stop;
 	return;
 }
