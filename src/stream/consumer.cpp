@@ -104,11 +104,14 @@ int32_t register_consumer(std::string_view queue_name, std::string_view consumer
 void remove_registration(const Subscription &subscription)
 {
     static pg::Statement remove("delete from tasker.registration where sub_key = $1", {INT4OID});
+    // Apart from what follows, which so sees whoever has registered the consumer on another queue meanwhile.
+    static pg::Statement lock("select from tasker.consumer where co_id = $1 for update", {INT4OID});
     static pg::Statement forget("delete from tasker.consumer where co_id = $1 and not exists "
                                 "(select from tasker.registration where sub_consumer = $1)",
                                 {INT4OID});
     pg::Spi spi;
     spi.run_latest(remove, {subscription.sub_key});
+    spi.run_latest(lock, {subscription.consumer_id});
     spi.run_latest(forget, {subscription.consumer_id});
     note_unregistered(); // who waits for it finds out
 }

@@ -105,10 +105,15 @@ bool has_consumers(int32_t queue_id)
     return !spi.read_latest(query, {queue_id}).empty();
 }
 
-// Its ticks, its registrations, and the consumers that have no other queue.
+// Its ticks, its registrations, and the consumers that have no other queue. Who registers one of them on
+// another queue at this moment holds its row: so the rows are locked by a statement of their own, and those
+// that follow see what he has done.
 void remove_rows_of(int32_t queue_id)
 {
     static pg::Statement removals[] = {
+        {"select from tasker.consumer where co_id in (select sub_consumer from tasker.registration "
+         "where sub_queue = $1) order by co_id for update",
+         {INT4OID}},
         {"delete from tasker.retry_queue where ev_queue = $1", {INT4OID}},
         {"delete from tasker.dead_letter where dl_queue_id = $1", {INT4OID}},
         {"with gone as (delete from tasker.registration where sub_queue = $1 returning sub_consumer) "
