@@ -136,6 +136,28 @@ bool try_lock_ticks(int32_t queue_id)
     return lock_ticks(queue_id, false);
 }
 
+// The server's own snapshot leaves the transaction that takes it out, as if it had ended. It has not: its
+// events come after its tick, all of them. A consumer that it registers gets what it inserts.
+static Datum with_own_id(Datum snapshot)
+{
+    const FullTransactionId own = GetTopFullTransactionIdIfAny();
+    const uint64 xid = U64FromFullTransactionId(own);
+    const auto *taken = reinterpret_cast<StoredSnapshot *>(PG_DETOAST_DATUM(snapshot));
+    if (!FullTransactionIdIsValid(own) || xid >= taken->xmax)
+        return snapshot;
+    const Size size = offsetof(StoredSnapshot, running) + sizeof(uint64) * (taken->count + 1);
+    auto *stored = static_cast<StoredSnapshot *>(palloc(size));
+    const uint64 *place = std::lower_bound(taken->running, taken->running + taken->count, xid);
+    uint64 *end = std::copy(taken->running, place, stored->running);
+    *end++ = xid;
+    std::copy(place, taken->running + taken->count, end);
+    SET_VARSIZE(stored, size);
+    stored->count = taken->count + 1;
+    stored->xmin = std::min<uint64>(taken->xmin, xid);
+    stored->xmax = taken->xmax;
+    return PointerGetDatum(stored);
+}
+
 // What has ended at this moment, as the type txid_snapshot has it.
 static Datum snapshot_now()
 {
@@ -143,7 +165,7 @@ static Datum snapshot_now()
         PushActiveSnapshot(GetLatestSnapshot());
         const Datum snapshot = OidFunctionCall0(F_TXID_CURRENT_SNAPSHOT);
         PopActiveSnapshot();
-        return snapshot;
+        return with_own_id(snapshot);
     });
 }
 
