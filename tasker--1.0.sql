@@ -1105,7 +1105,8 @@ create table tasker.queue (
     queue_paused                   boolean not null default false,
     queue_rotation_deferrals       bigint not null default 0,
     queue_rotation_held_by         text,
-    queue_max_retries              integer not null default 5 check (queue_max_retries >= 0)
+    queue_max_retries              integer not null default 5 check (queue_max_retries >= 0),
+    queue_emptied_txid             bigint not null default 0
 );
 alter sequence tasker.queue_queue_id_seq owned by tasker.queue.queue_id;
 select pg_catalog.pg_extension_config_dump('tasker.queue', '');
@@ -1140,6 +1141,8 @@ comment on column tasker.queue.queue_paused is 'A paused queue takes events and 
 comment on column tasker.queue.queue_rotation_deferrals is 'Rotations put off in a row because a consumer still needs the table';
 comment on column tasker.queue.queue_rotation_held_by is 'The consumer, or the lock, that put off the last one';
 comment on column tasker.queue.queue_max_retries is 'nack() sends an event again so often before it becomes a dead letter (default 5)';
+comment on column tasker.queue.queue_emptied_txid is
+'Events of transactions up to this one may have been emptied away, as no consumer needed them: nobody can be registered at a tick from before';
 
 create sequence tasker.consumer_co_id_seq as integer;
 comment on sequence tasker.consumer_co_id_seq is 'Ids of consumers in tasker.consumer';
@@ -1181,7 +1184,8 @@ comment on column tasker.event_template.ev_extra2 is 'More data';
 comment on column tasker.event_template.ev_extra3 is 'More data';
 comment on column tasker.event_template.ev_extra4 is 'More data';
 
--- Ticks and where consumers stand are in three tables each, of which one is written to; see src/stream/slots.hpp.
+-- Ticks and where consumers stand are in three tables each, of which one is written to; see src/stream/slots.hpp. Rows
+-- are only appended, and go with the table: there is nothing to vacuum, and a vacuum would be in the way of emptying it.
 create table tasker.tick_0 (
     tick_queue     integer not null,
     tick_id        bigint not null,
@@ -1189,15 +1193,17 @@ create table tasker.tick_0 (
     tick_snapshot  txid_snapshot not null default pg_catalog.txid_current_snapshot(),
     tick_event_seq bigint not null,
     primary key (tick_queue, tick_id)
-);
+) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 comment on table tasker.tick_0 is 'Ticks; the view tasker.tick shows those of all three tables';
 comment on column tasker.tick_0.tick_queue is 'The queue''s id';
 comment on column tasker.tick_0.tick_id is 'Ascending in its queue';
 comment on column tasker.tick_0.tick_time is 'When the tick was made';
 comment on column tasker.tick_0.tick_snapshot is 'Which transactions had ended: their events are before this tick';
 comment on column tasker.tick_0.tick_event_seq is 'The last event id given out then; a hint at how many events are in a batch';
-create table tasker.tick_1 (like tasker.tick_0 including all);
-create table tasker.tick_2 (like tasker.tick_0 including all);
+create table tasker.tick_1 (like tasker.tick_0 including all)
+    with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+create table tasker.tick_2 (like tasker.tick_0 including all)
+    with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 create sequence tasker.registration_sub_key_seq as integer;
 comment on sequence tasker.registration_sub_key_seq is 'Keys of subscriptions in tasker.registration';
 create table tasker.registration (
@@ -1230,7 +1236,7 @@ create table tasker.subscription_0 (
     sub_acked     bigint,
     sub_handed    bigint,
     primary key (sub_key, sub_version)
-);
+) with (autovacuum_enabled = off);
 comment on table tasker.subscription_0 is
 'Where consumers stand, version after version; the view tasker.subscription shows the newest in all three tables';
 comment on column tasker.subscription_0.sub_key is 'Names the subscription, see tasker.registration';
@@ -1243,8 +1249,8 @@ comment on column tasker.subscription_0.sub_acked is
 'The last event of that batch that ack() has confirmed; null where receive() gives all of it at once';
 comment on column tasker.subscription_0.sub_handed is
 'The last event of that batch that receive() has handed out, where more are to come; ack() confirms up to there';
-create table tasker.subscription_1 (like tasker.subscription_0 including all);
-create table tasker.subscription_2 (like tasker.subscription_0 including all);
+create table tasker.subscription_1 (like tasker.subscription_0 including all) with (autovacuum_enabled = off);
+create table tasker.subscription_2 (like tasker.subscription_0 including all) with (autovacuum_enabled = off);
 comment on table tasker.tick_1 is 'Ticks; the view tasker.tick shows those of all three tables';
 comment on table tasker.tick_2 is 'Ticks; the view tasker.tick shows those of all three tables';
 comment on table tasker.subscription_1 is 'Where consumers stand, version after version; the view tasker.subscription shows the newest in all three tables';
@@ -1268,7 +1274,10 @@ create table tasker.metadata_rotation (
     last_step2_txid                 bigint default pg_catalog.txid_current(),
     rotation_subscription_deferrals bigint not null default 0,
     rotation_tick_deferrals         bigint not null default 0,
-    rotation_held_by                text
+    rotation_held_by                text,
+    rotation_txid                   bigint not null default 0,
+    rotation_subscription_rows      bigint not null default 0,
+    rotation_tick_rows              bigint not null default 0
 );
 select pg_catalog.pg_extension_config_dump('tasker.metadata_rotation', '');
 comment on table tasker.metadata_rotation is 'Which tables of subscriptions and ticks are active: one row, made with the first queue';
@@ -1281,6 +1290,10 @@ comment on column tasker.metadata_rotation.last_step2_txid is
 comment on column tasker.metadata_rotation.rotation_subscription_deferrals is 'Rotations of subscriptions put off in a row';
 comment on column tasker.metadata_rotation.rotation_tick_deferrals is 'Rotations of ticks put off in a row';
 comment on column tasker.metadata_rotation.rotation_held_by is 'What put off the last one';
+comment on column tasker.metadata_rotation.rotation_txid is 'Transaction of the last rotation';
+comment on column tasker.metadata_rotation.rotation_subscription_rows is
+'Rows that it kept in the active table of subscriptions: there is nothing to rotate until there are more';
+comment on column tasker.metadata_rotation.rotation_tick_rows is 'Rows that it kept in the active table of ticks';
 
 create table tasker.retry_queue (
     ev_retry_after timestamptz not null,
@@ -1516,27 +1529,6 @@ alter view tasker.tick alter tick_snapshot set default pg_catalog.txid_current_s
 grant insert, update, delete on tasker.subscription, tasker.tick to tasker_admin;
 
 -- Rotation: tables of events, subscriptions and ticks that are emptied in turn, and the rounds of maintenance.
-
-alter table tasker.queue add column queue_emptied_txid bigint not null default 0;
-comment on column tasker.queue.queue_emptied_txid is
-'Events of transactions up to this one may have been emptied away, as no consumer needed them: nobody can be registered at a tick from before';
-alter table tasker.metadata_rotation
-    add column rotation_txid bigint not null default 0,
-    add column rotation_subscription_rows bigint not null default 0,
-    add column rotation_tick_rows bigint not null default 0;
-comment on column tasker.metadata_rotation.rotation_txid is 'Transaction of the last rotation';
-comment on column tasker.metadata_rotation.rotation_subscription_rows is
-'Rows that it kept in the active table of subscriptions: there is nothing to rotate until there are more';
-comment on column tasker.metadata_rotation.rotation_tick_rows is 'Rows that it kept in the active table of ticks';
-
--- Rows are only appended to these tables, and go with the table: there is nothing to vacuum, and a vacuum would be in
--- the way of emptying them.
-alter table tasker.subscription_0 set (autovacuum_enabled = off);
-alter table tasker.subscription_1 set (autovacuum_enabled = off);
-alter table tasker.subscription_2 set (autovacuum_enabled = off);
-alter table tasker.tick_0 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-alter table tasker.tick_1 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-alter table tasker.tick_2 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 
 create function tasker.maint_rotate_tables_step1(i_queue_name text) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_tables_step1';

@@ -1,26 +1,5 @@
 -- Rotation: tables of events, subscriptions and ticks that are emptied in turn, and the rounds of maintenance.
 
-alter table tasker.queue add column queue_emptied_txid bigint not null default 0;
-comment on column tasker.queue.queue_emptied_txid is
-'Events of transactions up to this one may have been emptied away, as no consumer needed them: nobody can be registered at a tick from before';
-alter table tasker.metadata_rotation
-    add column rotation_txid bigint not null default 0,
-    add column rotation_subscription_rows bigint not null default 0,
-    add column rotation_tick_rows bigint not null default 0;
-comment on column tasker.metadata_rotation.rotation_txid is 'Transaction of the last rotation';
-comment on column tasker.metadata_rotation.rotation_subscription_rows is
-'Rows that it kept in the active table of subscriptions: there is nothing to rotate until there are more';
-comment on column tasker.metadata_rotation.rotation_tick_rows is 'Rows that it kept in the active table of ticks';
-
--- Rows are only appended to these tables, and go with the table: there is nothing to vacuum, and a vacuum would be in
--- the way of emptying them.
-alter table tasker.subscription_0 set (autovacuum_enabled = off);
-alter table tasker.subscription_1 set (autovacuum_enabled = off);
-alter table tasker.subscription_2 set (autovacuum_enabled = off);
-alter table tasker.tick_0 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-alter table tasker.tick_1 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-alter table tasker.tick_2 set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-
 create function tasker.maint_rotate_tables_step1(i_queue_name text) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_maint_rotate_tables_step1';
 comment on function tasker.maint_rotate_tables_step1(text) is
