@@ -91,7 +91,7 @@ select @.create_queue('other'), @.create_queue('odd "name"'), @.create_queue('it
 select queue_name, queue_ntables, queue_cur_table, queue_rotation_period, queue_external_ticker, queue_disable_insert, queue_ticker_paused, queue_ticker_max_count, queue_ticker_max_lag, queue_ticker_idle_period, queue_per_tx_limit, queue_extra_maint from @.queue where queue_name <> '' order by queue_name
 select tick_id, tick_time, tick_snapshot from @.tick t join @.queue q on q.queue_id = t.tick_queue where queue_name = 'q'
 select tick_id, tick_event_seq from @.tick t join @.queue q on q.queue_id = t.tick_queue where queue_name = 'other'
-select queue_name, ticker_lag, ev_per_sec, ev_new, last_tick_id from @.get_queue_info('q')
+select queue_name, ticker_lag, round(ev_per_sec::numeric, 9), ev_new, last_tick_id from @.get_queue_info('q')
 select queue_name, queue_ntables, queue_cur_table, queue_rotation_period, queue_external_ticker, queue_ticker_paused, queue_ticker_max_count, queue_ticker_max_lag, queue_ticker_idle_period from @.get_queue_info() where queue_name <> ''
 !delete from pgq.tick where tick_queue = (select queue_id from pgq.queue where queue_name = ''); delete from pgq.queue where queue_name = ''
 !update pgq.tick set tick_event_seq = 0 where tick_queue = (select queue_id from pgq.queue where queue_name = 'q')
@@ -138,7 +138,7 @@ select @.ticker('q')
 update @.queue set queue_ticker_max_lag = '0' where queue_name = 'q'
 select @.ticker('q')
 select @.ticker('q')
-select queue_name, ticker_lag, ev_per_sec, ev_new, last_tick_id from @.get_queue_info('q')
+select queue_name, ticker_lag, round(ev_per_sec::numeric, 9), ev_new, last_tick_id from @.get_queue_info('q')
 select consumer_name, lag, last_seen, last_tick, current_batch, next_tick, pending_events from @.get_consumer_info('q')
 select @.next_batch('q', 'c') is not null
 select @.next_batch('q', 'c') = ~q.c~
