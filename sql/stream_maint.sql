@@ -302,6 +302,7 @@ from tasker.queue, tasker.metadata_rotation where queue_name = 'sm'
 $$;
 select tasker.insert_event('sm', 't', 'last') is not null as inserted;
 select st.tick(50);
+select st.tick(51);
 select st.read_all('late') is not null as read, st.read_all('lagging') is not null as read;
 select st.step1(), st.metadata();
 call tasker.run_duty('rotate_events_step2');

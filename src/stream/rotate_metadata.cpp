@@ -52,9 +52,7 @@ pg::Statement appended[2][kTables] = {
 #define WANTED_VERSIONS(a, b, c)                                                                             \
     "select v.* from tasker.registration r cross join lateral " NEWEST_VERSION(                              \
         a) " v "                                                                                             \
-           "where v.sub_version > " VERSION_IN(b) " and v.sub_version > " VERSION_IN(c),                     \
-    {                                                                                                        \
-    }
+           "where v.sub_version > " VERSION_IN(b) " and v.sub_version > " VERSION_IN(c)
 
 // Newest ticks that are in table a.
 #define LAST_TICK "order by t.tick_id desc limit 1"
@@ -65,13 +63,33 @@ pg::Statement appended[2][kTables] = {
 #define WANTED_TICKS(a, b, c)                                                                                \
     "select n.* from tasker.queue q cross join lateral " NEWEST_TICK(                                        \
         a) " n "                                                                                             \
-           "where n.tick_id > " TICK_IN(b) " and n.tick_id > " TICK_IN(c),                                   \
+           "where n.tick_id > " TICK_IN(b) " and n.tick_id > " TICK_IN(c)
+
+#define QUERY(text)                                                                                          \
     {                                                                                                        \
+        text, {}                                                                                             \
     }
 
 pg::Statement wanted[2][kTables] = {
-    {{WANTED_VERSIONS("0", "1", "2")}, {WANTED_VERSIONS("1", "2", "0")}, {WANTED_VERSIONS("2", "0", "1")}},
-    {{WANTED_TICKS("0", "1", "2")}, {WANTED_TICKS("1", "2", "0")}, {WANTED_TICKS("2", "0", "1")}},
+    {QUERY(WANTED_VERSIONS("0", "1", "2")), QUERY(WANTED_VERSIONS("1", "2", "0")),
+     QUERY(WANTED_VERSIONS("2", "0", "1"))},
+    {QUERY(WANTED_TICKS("0", "1", "2")), QUERY(WANTED_TICKS("1", "2", "0")),
+     QUERY(WANTED_TICKS("2", "0", "1"))},
+};
+
+// Moves what is wanted of table a to the one before it, c. What somebody else is deleting stays.
+#define MOVE(table, key, a, c, rows)                                                                         \
+    QUERY("with wanted as (" rows "), "                                                                      \
+          "held as (select t.ctid from tasker." table a " t join wanted using (" key ") "                    \
+          "  for no key update of t skip locked), "                                                          \
+          "gone as (delete from tasker." table a " t using held where t.ctid = held.ctid returning t.*) "    \
+          "insert into tasker." table c " select * from gone")
+#define MOVE_VERSIONS(a, b, c) MOVE("subscription_", "sub_key, sub_version", a, c, WANTED_VERSIONS(a, b, c))
+#define MOVE_TICKS(a, b, c) MOVE("tick_", "tick_queue, tick_id", a, c, WANTED_TICKS(a, b, c))
+
+pg::Statement move_ahead[2][kTables] = {
+    {MOVE_VERSIONS("0", "1", "2"), MOVE_VERSIONS("1", "2", "0"), MOVE_VERSIONS("2", "0", "1")},
+    {MOVE_TICKS("0", "1", "2"), MOVE_TICKS("1", "2", "0"), MOVE_TICKS("2", "0", "1")},
 };
 
 // A consumer that needs a tick of table a other than those that are kept.
@@ -192,6 +210,15 @@ int64_t empty_but_wanted(Kind kind, int32_t number, Oid table)
     return static_cast<int64_t>(kept.size());
 }
 
+// Moves what is wanted of the table to the one before it. Returns how many rows; none when somebody has
+// locked the table against writers, who is not waited for.
+int64_t move_wanted(Kind kind, int32_t number, Oid table)
+{
+    if (!pg::pg_call([&] { return ConditionalLockRelationOid(table, RowExclusiveLock); }))
+        return 0;
+    return static_cast<int64_t>(pg::Spi().run_latest(move_ahead[kind][number]).count());
+}
+
 // Locks the target; returns who is in the way, if anybody is.
 const char *take_target(const Slots &slots, Kind kind, int32_t target)
 {
@@ -217,8 +244,9 @@ const char *rotate(State &state, Kind kind)
         state.deferrals[kind]++;
         return in_words(kind == kTicks ? "ticks: %s" : "subscriptions: %s", holder);
     }
-    state.rows[kind] =
-        empty_but_wanted(kind, target, kind == kTicks ? slots.ticks[target] : slots.subscriptions[target]);
+    const Oid(&tables)[kTables] = kind == kTicks ? slots.ticks : slots.subscriptions;
+    state.rows[kind] = empty_but_wanted(kind, target, tables[target]);
+    state.rows[kind] += move_wanted(kind, (target + 1) % kTables, tables[(target + 1) % kTables]);
     state.tables[kind] = target;
     state.deferrals[kind] = 0;
     return nullptr;

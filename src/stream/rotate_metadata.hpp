@@ -11,6 +11,11 @@
 // committed yet are not in the target (its lock on the table would be in the way), and if it commits, its
 // version follows the one that was kept; if it does not, the one that was kept is the newest.
 //
+// What is wanted of the table that will be the target next is moved to the new active one at once, one
+// rotation ahead. So mostly nothing has to be put back: rows that are put back into an emptied table are
+// missing for an old snapshot, and a pg_dump takes its snapshot before it locks the tables. It misses nothing
+// unless there are two rotations in between, or one and a consumer that has lagged for two goes on.
+//
 // TICKS. Wanted is each queue's newest tick. The others go at once, and only if no consumer needs one of
 // them: for each queue that has ticks in the target, no subscription stands at the greatest of them or below;
 // or right at it, where that is the queue's newest, which is kept. A lagging consumer so finds all its
