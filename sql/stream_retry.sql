@@ -351,6 +351,14 @@ select tasker.dlq_purge('n');
 update tasker.dead_letter set dl_time = now() - interval '31 days' where dl_id = (select min(dl_id) from tasker.dlq_inspect('n'));
 select tasker.dlq_purge('n', '32 days'), tasker.dlq_purge('n'), tasker.dlq_purge('n');
 select tasker.dlq_purge('n', '100000 years'), tasker.dlq_purge('n', '0'), count(*) from tasker.dlq_inspect('n');
+-- A time before all others, in a session that has moved nothing yet; also as the only one that is left for later.
+\c -
+set client_min_messages = error;
+select sy.receive('n', 'd') is not null;
+begin;
+select tasker.event_retry(m.batch_id, m.msg_id, timestamptz '-infinity') from tasker.receive('n', 'd') m limit 1;
+select tasker.maint_retry_events(), tasker.maint_retry_events();
+rollback;
 -- Letters go with their queue.
 select sy.receive('n', 'd') is not null, tasker.event_dead(sy.batch('n', 'd'), msg_id) from tasker.receive('n', 'd') limit 1;
 select count(*) from tasker.dead_letter where dl_queue_id = (select queue_id from tasker.queue where queue_name = 'n');

@@ -69,13 +69,13 @@ class DueRows
         return take(by_txid_, keys, 2, until);
     }
 
-    // Rows that were due after a time.
+    // Rows that were due after a time; DT_NOBEGIN: all.
     bool take_due(TimestampTz after, TimestampTz until)
     {
         ScanKeyData keys[2];
-        ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT, TimestampTzGetDatum(after));
-        ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(until));
-        return take(by_due_, keys, 2, until);
+        ScanKeyInit(&keys[0], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(until));
+        ScanKeyInit(&keys[1], 1, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT, TimestampTzGetDatum(after));
+        return take(by_due_, keys, TIMESTAMP_IS_NOBEGIN(after) ? 1 : 2, until);
     }
 
     // When the next row after a time is due; soon, when that is not quickly found.
@@ -114,7 +114,9 @@ class DueRows
         while (room && index_getnext_slot(scan, ForwardScanDirection, slot_)) {
             CHECK_FOR_INTERRUPTS();
             slot_getsomeattrs(slot_, kRetryQueue);
-            const TimestampTz due = DatumGetTimestampTz(slot_->tts_values[kRetryAfter - 1]);
+            // '-infinity' may be a due time, and the floor has to be below all that is left.
+            const TimestampTz due =
+                std::max(DatumGetTimestampTz(slot_->tts_values[kRetryAfter - 1]), DT_NOBEGIN + 1);
             if (due > until)
                 continue;
             room = count_ < kMostEvents && bytes_ < kMostBytes;
@@ -189,7 +191,7 @@ size_t take_due_rows(Oid table, DueEvent *events, const std::optional<RetryFloor
 {
     const core::TickSnapshot now_seen = active_snapshot();
     const TimestampTz now = GetCurrentTimestamp();
-    const TimestampTz after = known ? known->due : PG_INT64_MIN;
+    const TimestampTz after = known ? known->due : DT_NOBEGIN;
     RetryFloor floor{now, now_seen};
     bool late_done = true;
     const size_t count = pg::pg_call([&] {
