@@ -294,6 +294,7 @@ select * from tasker.get_batch_cursor(:batch, 'x', null);
 select st.try(format('select * from tasker.get_batch_cursor(%s, '''', 1)', :batch));
 select st.try(format('select * from tasker.get_batch_cursor(%s, ''x'', 1, ''nonsense'')', :batch));
 select st.try(format('select * from tasker.get_batch_cursor(%s, ''x'', 1, ''true); drop table tasker.queue; select (true'')', :batch));
+select st.try(format('select * from tasker.get_batch_cursor(%s, ''x'', 9, ''true) union all (select 1.5, now(), 1, 1, null, null, null, null, null, null'')', :batch));
 select st.try($$select * from tasker.get_batch_cursor(4711, 'x', 1)$$);
 select st.try($$select * from tasker.get_batch_cursor(4711, 'x', 0)$$);
 -- The condition is the caller's, with the caller's rights and the caller's names.

@@ -57,12 +57,26 @@ Portal open_cursor(const char *name, const char *query)
     });
 }
 
+// A text that closes the parenthesis can make another query of it: a UNION, with columns of other types.
+// Plain C: may ereport.
+void check_columns(TupleDesc given, TupleDesc expected)
+{
+    bool same = given->natts == expected->natts;
+    for (int i = 0; same && i < given->natts; i++)
+        same = TupleDescAttr(given, i)->atttypid == TupleDescAttr(expected, i)->atttypid;
+    if (!same)
+        ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
+                errmsg("argument \"i_extra_where\" changes the columns of the events"),
+                errhint("It is one condition on the columns of tasker.get_batch_events()."));
+}
+
 // One piece of rows to the result; returns their number.
 int64_t fetch(Portal portal, int64_t count, pg::ResultSet &result)
 {
     return pg::pg_call([&] {
         SPI_cursor_fetch(portal, true, static_cast<long>(count));
         SPITupleTable *table = SPI_tuptable;
+        check_columns(table->tupdesc, result.descriptor());
         const auto fetched = static_cast<int64_t>(SPI_processed);
         for (int64_t i = 0; i < fetched; i++) {
             Datum values[kColumns];
