@@ -217,6 +217,20 @@ select tasker.send('a', 'e3') > 0;
 select ro.tick('a');
 select ro.read('a', 'one'), ro.read('a', 'two');
 
+-- A session whose first look for the tables has failed looks again.
+\c -
+set client_min_messages = warning;
+\set VERBOSITY sqlstate
+begin;
+alter table tasker.tick_2 rename to renamed;
+savepoint s;
+select tasker.next_batch('a', 'one');
+rollback to s;
+\set VERBOSITY terse
+alter table tasker.renamed rename to tick_2;
+select coalesce(tasker.next_batch('a', 'one')::text, 'nothing');
+commit;
+
 select * from tasker.check_integrity();
 select tasker.drop_queue('a', true), tasker.drop_queue('b', true);
 drop schema ro cascade;

@@ -36,6 +36,7 @@ void read_origin()
         {TEXTOID});
     origins.begin(); // first: a change from here on must not be lost
     queues.begin();
+    is_home = has_queues = false; // where an error leaves here, nothing is known
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {pg::installation()});
     is_home = rows.boolean(0, 1);

@@ -10,6 +10,7 @@ namespace tasker::stream {
 namespace {
 
 Slots cached{};
+bool is_cached = false; // an error in read_slots() leaves the watch begun and nothing read
 pg::TableWatch rotation("metadata_rotation");
 
 Slots read_slots()
@@ -69,9 +70,13 @@ void copy_row(TupleTableSlot *slot, SlotRow *row)
     for (int i = 0; i < kSlotColumns; i++) {
         row->nulls[i] = i >= descriptor->natts || slot->tts_isnull[i];
         row->values[i] = 0;
-        if (!row->nulls[i])
-            row->values[i] = datumCopy(slot->tts_values[i], TupleDescAttr(descriptor, i)->attbyval,
-                                       TupleDescAttr(descriptor, i)->attlen);
+        if (row->nulls[i])
+            continue;
+        const Form_pg_attribute column = TupleDescAttr(descriptor, i);
+        if (column->attlen == -1) // what is in the TOAST table, while nobody can empty it
+            row->values[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[i]));
+        else
+            row->values[i] = datumCopy(slot->tts_values[i], column->attbyval, column->attlen);
     }
 }
 
@@ -119,8 +124,11 @@ void pin(const Oid (&tables)[kTables])
 
 Slots current_slots()
 {
-    if (!rotation.holds())
+    if (!rotation.holds() || !is_cached) {
+        is_cached = false;
         cached = read_slots();
+        is_cached = true;
+    }
     return cached;
 }
 
