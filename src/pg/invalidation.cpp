@@ -53,7 +53,7 @@ void TableWatch::begin()
         next_ = std::exchange(watches, this);
     watching_ = true;
     oid_ = pg_call([&] { return get_relname_relid(table_, get_namespace_oid("tasker", false)); });
-    holds_ = true;
+    holds_ = OidIsValid(oid_); // nobody would tell us of a table that is still to come
 }
 
 } // namespace tasker::pg

@@ -146,6 +146,10 @@ bool reclaim_dropped_databases()
         if (!OidIsValid(oid) || SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(oid)))
             continue;
         LWLockAcquire(&state->lock, LW_EXCLUSIVE);
+        if (state->databases[i].database != oid) { // somebody else was faster, and the place is in use again
+            LWLockRelease(&state->lock);
+            continue;
+        }
         HASH_SEQ_STATUS scan;
         hash_seq_init(&scan, queue_table);
         while (auto *queue = static_cast<QueueWake *>(hash_seq_search(&scan))) {
