@@ -344,6 +344,7 @@ constexpr int kNotes = 64; // more queues in one transaction become `any`
 
 struct Note
 {
+    int32_t queue_id;
     QueueWake *queue;
     uint64 events;
     bool dirty;  // there are events, or a tick is wanted without
@@ -358,16 +359,53 @@ bool wake_all = false;  // all waiters of the database
 bool look_late = false; // the ticker has to look, once the caches hear of the commit
 bool wake_late = false; // likewise all waiters
 bool some_notes = false;
-bool late_notes = false; // committed: look_late and wake_late hold
+bool late_notes = false;  // committed: look_late and wake_late hold
+bool some_undone = false; // by a subtransaction: its locks, which kept the queues it noted, have gone
+uint64 noted_at = 0;      // `removals` at the first note
 
 void forget_notes() noexcept
 {
     note_count = 0;
-    all_dirty = wake_all = look_late = wake_late = some_notes = late_notes = false;
+    all_dirty = wake_all = look_late = wake_late = some_notes = late_notes = some_undone = false;
+}
+
+bool some_may_be_removed() noexcept
+{
+    return some_undone || pg_atomic_read_u64(&shared()->removals) != noted_at;
+}
+
+// Entries that may have been removed since are looked up again, and none goes meanwhile. One that is made
+// here for a queue that was dropped goes with the look that its mark leads to.
+void apply_notes_anew() noexcept
+{
+    LWLockAcquire(&shared()->lock, LW_EXCLUSIVE);
+    for (int i = 0; i < note_count; i++) {
+        const Note &note = notes[i];
+        const QueueKey key{MyDatabaseId, note.queue_id};
+        bool found = false;
+        auto *queue = static_cast<QueueWake *>(
+            hash_search(queue_table, &key, note.dirty ? HASH_ENTER_NULL : HASH_FIND, &found));
+        if (queue == nullptr) {
+            all_dirty = all_dirty || note.dirty;
+            continue;
+        }
+        if (!found)
+            begin_queue(*queue, 0);
+        if (note.wanted)
+            pg_atomic_write_u32(&queue->wanted, 1);
+        if (note.dirty)
+            mark_dirty(own_database, queue, note.events);
+        if (note.ticked)
+            set_latches(queue);
+    }
+    LWLockRelease(&shared()->lock);
+    note_count = 0;
 }
 
 void apply_notes() noexcept
 {
+    if (note_count > 0 && some_may_be_removed())
+        apply_notes_anew();
     for (int i = 0; i < note_count; i++) {
         const Note &note = notes[i];
         if (note.wanted)
@@ -382,7 +420,7 @@ void apply_notes() noexcept
     if (wake_all)
         wake_all_waiters();
     note_count = 0;
-    all_dirty = wake_all = some_notes = false;
+    all_dirty = wake_all = some_notes = some_undone = false;
     late_notes = look_late || wake_late;
 }
 
@@ -402,6 +440,10 @@ void after_locks(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 // The outcome comes later, from another session, which knows nothing of the notes.
 void apply_prepare() noexcept
 {
+    if (note_count > 0 && some_may_be_removed()) {
+        note_count = 0;
+        all_dirty = true;
+    }
     const uint64 number = pg_atomic_add_fetch_u64(&own_database->prepares, 1);
     for (int i = 0; i < note_count; i++) {
         if (notes[i].dirty)
@@ -426,6 +468,12 @@ void at_transaction_end(XactEvent event, void *)
     }
 }
 
+void at_subtransaction_end(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
+{
+    if (event == SUBXACT_EVENT_ABORT_SUB)
+        some_undone = some_notes;
+}
+
 // False where nothing is to be noted, because nobody would hear of it.
 bool may_note()
 {
@@ -435,11 +483,13 @@ bool may_note()
     if (!registered) {
         pg::pg_call([] {
             RegisterXactCallback(at_transaction_end, nullptr);
+            RegisterSubXactCallback(at_subtransaction_end, nullptr);
             RegisterResourceReleaseCallback(after_locks, nullptr);
         });
         registered = true;
     }
-    some_notes = true;
+    if (!std::exchange(some_notes, true))
+        noted_at = pg_atomic_read_u64(&shared()->removals);
     return true;
 }
 
@@ -450,12 +500,12 @@ Note *note_of(int32_t queue_id)
         return nullptr;
     QueueWake *queue = queue_wake(queue_id);
     for (int i = note_count; i-- > 0;) {
-        if (notes[i].queue == queue)
+        if (notes[i].queue_id == queue_id)
             return &notes[i];
     }
     if (queue == nullptr || note_count == kNotes)
         return nullptr;
-    notes[note_count] = {queue, 0, false, false, false};
+    notes[note_count] = {queue_id, queue, 0, false, false, false};
     return &notes[note_count++];
 }
 

@@ -19,7 +19,9 @@
 //                or if a transaction that was under way then has ended. Waiters have ended with the crash.
 //
 // An entry is removed when the queue was dropped, by the ticker alone. Whoever has a note about a queue holds
-// a lock on its event table up to the end of the callback, so that no note meets a removed entry.
+// a lock on its event table up to the end of the callback, so that no note meets a removed entry. Where that
+// is not so, because the lock went with a subtransaction that was rolled back, or because entries have been
+// removed since the first note, the callback looks them up again.
 //
 // Where there is no room for a queue, `any` stands for it: some queue of the database has new events, and the
 // ticker looks at all of them. Where there is no room for a database, its ticks do not follow commits.

@@ -341,6 +341,28 @@ sub quick
 	return;
 }
 
+# What a rolled back subtransaction has written to a queue keeps nobody from dropping it. Its place in shared memory may
+# be another queue's when the transaction ends, which is none of its business.
+sub dropped_meanwhile
+{
+	make_queue('goes');
+	my $id = sql($node, "select queue_id from tasker.queue where queue_name = 'goes'");
+	my $session = $node->background_psql('postgres', on_error_stop => 1);
+	$session->query_safe("begin; savepoint s; select tasker.current_event_table('goes'); rollback to s");
+	sql($node, "select tasker.drop_queue('goes', true)");
+	wait_until($node, "select count(*) = 0 from tasker._queue_ticks() where queue_id = $id", 'a dropped queue gives its place back');
+	make_queue('comes');
+	sql($node, "select tasker.set_queue_config('comes', 'ticker_paused', 'true')");
+	make_queue('witness');
+	$session->query_safe('commit');
+	$session->quit;
+	insert('witness', 'x');
+	read_until('witness', 'x', 'the ticker goes on');
+	is(sql($node, "select count(*) from tasker._queue_ticks() join tasker.queue using (queue_id)
+		where queue_name = 'comes' and dirty"), 0, '... and the queue in its place has got no events');
+	return;
+}
+
 sub lifecycle
 {
 	sql($node, 'create database other');
@@ -451,6 +473,7 @@ settings();
 prepared();
 deaths();
 broken_queue();
+dropped_meanwhile();
 lifecycle();
 overflow();
 without_preload();
