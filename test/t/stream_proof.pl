@@ -169,7 +169,7 @@ foreach my $pid (grep { $clients{$_} eq 'long' } keys %clients)
 	waitpid $pid, 0;
 	delete $clients{$pid};
 }
-wait_until($node, "select count(*) >= 4 from proof.rotated where what = '$_'", "at least four times: $_")
+wait_until($node, "select count(*) >= 3 from proof.rotated where what = '$_'", "all around: $_")
   foreach 'rotation', 'rotation of subscriptions', 'rotation of ticks';
 open my $file, '>', $stop or die;
 close $file;
