@@ -133,14 +133,31 @@ void detached(DatabaseSlot &slot)
     }
 }
 
+// The place of this database in shared memory. While somebody is creating or altering the extension, there is
+// no transaction to look for it in.
+stream::DatabaseWake *take_place()
+{
+    stream::DatabaseWake *wake = nullptr;
+    for (;;) {
+        auto body = [&](Steps &steps) { steps.transaction([&] { wake = stream::database_wake(); }); };
+        const RunResult result = run_guarded("start", kTimeoutMs, body);
+        leave_unless_at_home(result.outcome);
+        if (must_leave())
+            leave(Departure::asked);
+        if (result.outcome == Outcome::done)
+            return wake;
+        if (result.outcome == Outcome::failed)
+            throw pg::Error(result.error->sqlstate(), "%s", result.error->message());
+        ResetLatch(MyLatch);
+        sleep_until(now_us() + kBusyRetryUs);
+        pg::check_for_interrupts();
+    }
+}
+
 void run_ticker(Oid database)
 {
     begin_process(database, Role::ticker, detached);
-    stream::DatabaseWake *wake = nullptr;
-    auto take_place = [&](Steps &steps) { steps.transaction([&] { wake = stream::database_wake(); }); };
-    leave_unless_at_home(run_guarded("start", kTimeoutMs, take_place).outcome);
-    if (must_leave())
-        leave(Departure::asked);
+    stream::DatabaseWake *wake = take_place();
     if (wake == nullptr)
         throw pg::Error(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                         "no room in shared memory for the event stream of database \"%s\"",
