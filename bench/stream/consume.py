@@ -17,13 +17,14 @@ ROUNDS = 7
 
 
 def _prepare(ctx, contestant, batches, size):
-    """A queue with `batches` batches of `size` events, in memory, and a look at the first and the last of them."""
+    """A queue with `batches` batches of `size` events, in memory, and a look at the first and the last of them.
+    Returns the tick before the first."""
     contestant.fresh()
     with contestant.connect() as conn:
-        contestant.load(conn, batches, size)
+        start = contestant.load(conn, batches, size)
     database.settle(ctx.server, contestant.dbname)
     with contestant.connect(autocommit=False) as conn:
-        for tick in (1, batches):
+        for tick in (start, start + batches - 1):
             contestant.register(conn, CONSUMER, tick)
             batch = conn.execute(contestant.statement("next").replace("\\gset", ""),
                                  contestant.defines(consumer=CONSUMER)).fetchone()[0]
@@ -31,14 +32,14 @@ def _prepare(ctx, contestant, batches, size):
             if found != size:
                 raise RuntimeError(f"{contestant.label}: batch behind tick {tick} has {found} of {size} events")
             conn.rollback()
-        contestant.register(conn, CONSUMER, 1)
     ctx.say(f"consume, {contestant.label}: {batches} batches of {size} loaded")
+    return start
 
 
-def _consume(ctx, contestant, batches, size):
-    """Read all batches from the first tick to the last."""
+def _consume(ctx, contestant, start, batches, size):
+    """Read all batches from the tick `start` to the last."""
     with contestant.connect() as conn:
-        contestant.register(conn, CONSUMER, 1)
+        contestant.register(conn, CONSUMER, start)
     with cpu.Meter(ctx.server) as meter:
         outcome = pgbench.run(ctx.server, contestant.dbname, contestant.pgbench_script("next", "events", "finish"),
                               clients=1, transactions=batches, defines=contestant.defines(consumer=CONSUMER))
@@ -55,10 +56,9 @@ def consume(ctx):
     rounds = ctx.options.rounds if ctx.options.quick else max(ROUNDS, ctx.options.rounds)
     for size in SIZES:
         batches = ctx.scaled(EVENTS, LEAST_EVENTS) // size
-        for contestant in able:
-            _prepare(ctx, contestant, batches, size)
+        starts = {contestant.name: _prepare(ctx, contestant, batches, size) for contestant in able}
         found = alternate(ctx, able, rounds, f"consume, batches of {size}",
-                          lambda c: _consume(ctx, c, batches, size))
+                          lambda c: _consume(ctx, c, starts[c.name], batches, size))
         rows = add_rows(ctx, "consume", found, {"rate": (f"batches of {size:,}", "events/s"),
                                                 "cpu": (f"batches of {size:,}, server's CPU", "µs/event")})
         ctx.report.ratio_bar(rows["rate"], "pgq", LIMIT)

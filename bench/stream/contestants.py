@@ -25,12 +25,14 @@ PER_TRANSACTION = 10
 LOAD = """
 do $load$
 begin
-    for batch in 2 .. {batches} + 1 loop
+    perform {schema}.ticker({queue}, {start}, clock_timestamp(), 0);
+    commit;
+    for batch in 1 .. {batches} loop
         for part in 1 .. {parts} loop
             perform count({schema}.insert_event({queue}, {type}, {data})) from generate_series(1, {events});
             commit;
         end loop;
-        perform {schema}.ticker({queue}, batch, clock_timestamp(), batch::bigint * {parts} * {events});
+        perform {schema}.ticker({queue}, {start} + batch, clock_timestamp(), batch::bigint * {parts} * {events});
         commit;
     end loop;
 end $load$"""
@@ -100,13 +102,16 @@ class EventQueue(StreamContestant):
             conn.execute(f"select {self.schema}.register_consumer_at(%s, %s, %s)", [QUEUE, consumer, tick])
 
     def load(self, conn, batches, size):
-        """Fill the queue with batches of `size` events each, a tick behind each of them. Ticks come from here
-        alone, so that all contestants have the same."""
+        """Fill the queue with batches of `size` events each, a tick behind each of them, and return the tick before
+        the first of them. Ticks come from here alone, so that all contestants have the same; the first leaves
+        room for one that the queue's own ticker may be making."""
         self.configure(conn, QUEUE, external_ticker="true")
+        start = conn.execute(f"select max(tick_id) from {self.schema}.tick").fetchone()[0] + 10
         conn.execute("set synchronous_commit = off")
         conn.execute(sql.SQL(LOAD).format(
-            schema=sql.Identifier(self.schema), queue=QUEUE, type=TYPE, data=PAYLOAD, batches=batches,
+            start=start, schema=sql.Identifier(self.schema), queue=QUEUE, type=TYPE, data=PAYLOAD, batches=batches,
             parts=size // PER_TRANSACTION, events=PER_TRANSACTION))
+        return start
 
     def left(self, conn, consumer):
         """How many ticks the consumer has not come to yet."""
