@@ -134,7 +134,8 @@ table sv.tick order by 1, 2;
 update tasker.queue set queue_external_ticker = false where queue_name = 'sv2';
 insert into tasker.tick (tick_queue, tick_id, tick_event_seq) values (:q2, 1000, 0);
 select tasker.force_tick('sv2') >= 1000 as forced;
-select tasker.ticker('sv2') > 1000 or exists (select from sv.tick where queue_name = 'sv2' and tick_id > 1000) as later;
+select from tasker.ticker('sv2'); -- or the worker's has been faster
+select exists (select from sv.tick where queue_name = 'sv2' and tick_id > 1000) as later;
 select * from tasker.check_stream_integrity();
 
 -- Rights: the owner and tasker_admin; and no trigger of anybody else's.
