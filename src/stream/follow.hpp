@@ -6,9 +6,9 @@
 // committed synchronously before, the events, is there.
 //
 // A tick costs about 0.1 ms of a processor and a transaction id. At the shortest interval a busy queue could
-// have a thousand a second: a tenth of a core, and a thousand batches of a few events each for whoever reads it
-// later. So ticks that nobody waits for grow rarer; whoever finds no batch has the next one at once. A queue
-// that takes 20,000 events a second and is not read has 40 ticks a second (ticker_max_count).
+// have a thousand a second: a tenth of a core, and a thousand batches of a few events each for whoever reads
+// it later. So ticks that nobody waits for grow rarer; whoever finds no batch has the next one at once. A
+// queue that takes 20,000 events a second and is not read has 40 ticks a second (ticker_max_count).
 //
 // A queue that fails must not stop the others. There are no subtransactions, which would cost a transaction
 // id each: the round is rolled back, the queue rests for a while, and the others come in the next round.

@@ -141,8 +141,8 @@ TASKER_FUNCTION(drop_queue)
     if (!force && has_consumers(queue.queue_id))
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "queue \"%s\" has consumers", queue.name)
             .hint("Unregister them, or drop the queue by force.");
-    // A reader in the middle of a batch has locked some of the tables to its end; where it wants more of them,
-    // the server's deadlock detector decides between the two.
+    // A reader in the middle of a batch has locked some of the tables to its end; where it wants more of
+    // them, the server's deadlock detector decides between the two.
     run_ddl("lock table tasker.event_%1$d in access exclusive mode", queue.queue_id);
     for (int i = 0; i < kTables; i++)
         run_ddl("drop table tasker.event_%1$d_%2$d", queue.queue_id, i);
