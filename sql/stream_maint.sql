@@ -1,9 +1,20 @@
--- Rotation and maintenance of the stream. Ticks are made by hand (an external ticker), and rotations are made due inside
--- of one transaction each, so that a background worker changes nothing about the output.
+-- Rotation and maintenance of the stream. Ticks are made by hand (an external ticker), and there is no worker meanwhile: it
+-- would run the same duties, and who comes second finds nothing to do.
 \set VERBOSITY terse
 set client_min_messages = warning;
 create extension if not exists tasker;
 reset client_min_messages;
+load 'tasker';
+alter system set tasker.worker = off;
+select pg_reload_conf();
+do
+$$
+begin
+    while exists (select from pg_stat_activity where backend_type in ('tasker worker', 'tasker ticker')) loop
+        perform pg_sleep(0.01), pg_stat_clear_snapshot();
+    end loop;
+end
+$$;
 create schema st;
 select tasker.create_queue('sm'), tasker.create_queue('sm_idle');
 update tasker.queue set queue_external_ticker = true where queue_name like 'sm%';
@@ -367,3 +378,5 @@ drop owned by st_caller;
 drop role st_caller;
 set client_min_messages = warning;
 drop schema st cascade;
+alter system reset tasker.worker;
+select pg_reload_conf();
