@@ -4,6 +4,7 @@
 #include "pg/function.hpp"
 #include "pg/invalidation.hpp"
 #include "pg/spi.hpp"
+#include "stream/batch_reader.hpp"
 #include "stream/empty_table.hpp"
 #include "stream/event.hpp"
 #include "stream/restore.hpp"
@@ -96,16 +97,9 @@ std::optional<Slowest> slowest_consumer(int32_t queue_id)
 
 Oid txid_index(Relation heap)
 {
-    Oid found = InvalidOid;
-    ListCell *cell = nullptr;
-    List *indexes = RelationGetIndexList(heap);
-    foreach (cell, indexes) {
-        Relation index = index_open(lfirst_oid(cell), AccessShareLock);
-        if (index->rd_index->indkey.values[0] == kEvTxid && index->rd_index->indisvalid)
-            found = RelationGetRelid(index);
-        index_close(index, AccessShareLock);
-    }
-    list_free(indexes);
+    Relation index = open_index_on(heap, kEvTxid, AccessShareLock);
+    const Oid found = RelationGetRelid(index);
+    index_close(index, AccessShareLock);
     return found;
 }
 
@@ -114,12 +108,11 @@ Oid txid_index(Relation heap)
 bool may_have_unread(Oid table, const core::TickSnapshot &snapshot)
 {
     Relation heap = table_open(table, AccessShareLock);
-    const Oid index = txid_index(heap);
     ScanKeyData key;
     ScanKeyInit(&key, kEvTxid, BTGreaterEqualStrategyNumber, F_INT8GE,
                 Int64GetDatum(static_cast<int64_t>(snapshot.xmin)));
     Snapshot latest = RegisterSnapshot(GetLatestSnapshot());
-    SysScanDesc scan = systable_beginscan(heap, index, OidIsValid(index), latest, 1, &key);
+    SysScanDesc scan = systable_beginscan(heap, txid_index(heap), true, latest, 1, &key);
     bool unread = false;
     int seen = 0;
     while (HeapTuple row = unread ? nullptr : systable_getnext(scan)) {
