@@ -1,6 +1,7 @@
 #include "stream/batch_reader.hpp"
 
 #include "pg/memory.hpp"
+#include "stream/index.hpp"
 
 namespace tasker::stream {
 namespace {
@@ -83,26 +84,6 @@ class EventReader
 TimestampTz oldest_wanted(const Queue &queue)
 {
     return queue.ttl_us > 0 ? GetCurrentTimestamp() - queue.ttl_us : PG_INT64_MIN;
-}
-
-Relation open_index_on(Relation heap, AttrNumber column, LOCKMODE mode)
-{
-    List *indexes = RelationGetIndexList(heap);
-    ListCell *cell = nullptr;
-    foreach (cell, indexes) {
-        Relation index = index_open(lfirst_oid(cell), mode);
-        const Form_pg_index form = index->rd_index;
-        if (form->indkey.values[0] == column && form->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
-            heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr)) {
-            list_free(indexes);
-            return index;
-        }
-        index_close(index, mode);
-    }
-    ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-            errmsg("table \"%s\" has no index on column \"%s\"", RelationGetRelationName(heap),
-                   NameStr(TupleDescAttr(RelationGetDescr(heap), column - 1)->attname)));
-    pg_unreachable();
 }
 
 void read_batch(const BatchPlan &plan, EventSink &sink)

@@ -27,7 +27,4 @@ void read_batch(const BatchPlan &plan, EventSink &sink);
 // Events of the queue before that time are left out of batches.
 TimestampTz oldest_wanted(const Queue &queue);
 
-// The index of a table that begins with a column; plain C, may ereport.
-Relation open_index_on(Relation heap, AttrNumber column, LOCKMODE mode);
-
 } // namespace tasker::stream

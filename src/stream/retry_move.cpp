@@ -8,6 +8,7 @@
 #include "pg/function.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
+#include "stream/index.hpp"
 #include "stream/restore.hpp"
 #include "stream/retry.hpp"
 #include "stream/retry_floor.hpp"
