@@ -11,7 +11,7 @@
 #include "stream/rotate_events.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_notes.hpp"
 
 namespace tasker::stream {
 

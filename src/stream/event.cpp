@@ -3,7 +3,7 @@
 #include "pg/function.hpp"
 #include "stream/restore.hpp"
 #include "stream/table_writer.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_notes.hpp"
 
 extern "C" {
 #include "commands/sequence.h"

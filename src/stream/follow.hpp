@@ -18,7 +18,7 @@
 #include "core/tick_snapshot.hpp"
 #include "pg/memory.hpp"
 #include "stream/queue.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_area.hpp"
 
 namespace tasker::stream {
 

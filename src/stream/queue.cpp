@@ -3,7 +3,7 @@
 #include "pg/function.hpp"
 #include "pg/named_rows.hpp"
 #include "pg/spi.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_notes.hpp"
 
 namespace tasker::stream {
 namespace {

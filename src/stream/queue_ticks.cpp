@@ -2,7 +2,7 @@
 #include "pg/function.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_area.hpp"
 
 using namespace tasker;
 using namespace tasker::stream;

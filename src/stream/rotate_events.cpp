@@ -10,7 +10,7 @@
 #include "stream/restore.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_notes.hpp"
 
 namespace tasker::stream {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "pg/spi.hpp"
 #include "stream/slots.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_notes.hpp"
 
 extern "C" {
 #include "commands/sequence.h"

@@ -5,7 +5,7 @@
 #include "stream/restore.hpp"
 #include "stream/tick.hpp"
 #include "stream/ticker.hpp"
-#include "stream/wake.hpp"
+#include "stream/wake_notes.hpp"
 
 using namespace tasker;
 using namespace tasker::stream;
