@@ -31,7 +31,6 @@ namespace {
 constexpr const char *kDuty = "analyze";
 
 // --- when to look
-// --------------------------------------------------------------------------------------------
 
 // The counters of the whole database. They are behind those of the tables, never ahead.
 struct DatabaseCounters
@@ -86,7 +85,6 @@ bool nothing_can_be_due(const DatabaseCounters &now)
 }
 
 // --- a look
-// --------------------------------------------------------------------------------------------------
 
 struct DueParent
 {
@@ -192,7 +190,6 @@ void Look::run()
 }
 
 // --- analyze
-// -------------------------------------------------------------------------------------------------
 
 // Collects the statistics of the parent over all its partitions. Plain C inside: may ereport.
 void collect_statistics(Oid parent)

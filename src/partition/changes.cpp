@@ -11,7 +11,6 @@ namespace tasker::partition {
 namespace {
 
 // --- leaves
-// --------------------------------------------------------------------------------------------------
 
 // The counters are the truth once a vacuum or analyze has told them how many rows there are. Before, a leaf
 // that has been filled and indexed, or whose counters were lost, is better known to pg_class.
@@ -118,7 +117,6 @@ Size read_size(Oid relid)
 }
 
 // --- comparing with the book
-// ---------------------------------------------------------------------------------
 
 struct Comparison
 {
@@ -240,7 +238,6 @@ std::optional<TimestampTz> last_analyze(Oid parent)
 }
 
 // --- rules
-// ---------------------------------------------------------------------------------------------------
 
 // A row of tasker.part_analyze_config; what it leaves open is the parent's parent's, and in the end the
 // setting's.

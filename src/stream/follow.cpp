@@ -128,7 +128,6 @@ void Follower::drop_from_pending(int32_t queue_id)
 }
 
 // --- what is due
-// ---------------------------------------------------------------------------------------------
 
 int64_t Follower::due_us(const State &state, int64_t now) const
 {
@@ -160,7 +159,6 @@ void Follower::settings_changed()
 }
 
 // --- work
-// ----------------------------------------------------------------------------------------------------
 
 void Follower::work()
 {
@@ -322,7 +320,6 @@ void Follower::put_off(int64_t until_us)
 }
 
 // --- prepared transactions
-// -----------------------------------------------------------------------------------
 
 // Their COMMIT PREPARED marks queues too (after_commit_prepared), but may come from where it is not seen:
 // from a subscription's worker, or from before the server's restart, which has forgotten the flags.
@@ -373,7 +370,6 @@ void Follower::settle_prepared()
 }
 
 // --- the look at all queues
-// ----------------------------------------------------------------------------------
 
 void Follower::look()
 {
