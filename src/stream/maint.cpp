@@ -4,6 +4,7 @@
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
 #include "pg/subtransaction.hpp"
+#include "stream/rotate_events.hpp"
 #include "stream/rotate_metadata.hpp"
 #include "stream/tick.hpp"
 

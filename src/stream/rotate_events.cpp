@@ -18,7 +18,6 @@ namespace {
 // Rows of the former table that are looked at to prove that a consumer has read it all; a table of which it
 // is not clear sooner is better kept.
 constexpr int kLookedAt = 10'000;
-constexpr int64_t kHoldersUs = 10 * USECS_PER_SEC; // between two changes of who is in the way
 
 struct State
 {
@@ -154,11 +153,6 @@ bool lock_row(int32_t queue_id)
                               {INT4OID});
     pg::Spi spi;
     return !spi.run_latest(lock, {queue_id}).empty();
-}
-
-const char *in_words(const char *format, const char *name)
-{
-    return pg::pg_call([&] { return psprintf(format, name); });
 }
 
 // Makes the next table the current one; returns who is in the way, if anybody is.

@@ -24,24 +24,9 @@
 
 #include "pg/memory.hpp"
 #include "stream/queue.hpp"
+#include "stream/rotation.hpp"
 
 namespace tasker::stream {
-
-enum class Rotation
-{
-    done,
-    not_due,
-    deferred
-};
-
-// When a rotation is put off: who asks for it now and then counts each time. The worker tries every second,
-// and would leave a dead row each time; it counts once in a rotation period, or when somebody else is in the
-// way.
-enum class Counting
-{
-    always,
-    when_new
-};
 
 // Step 1 for one queue. Nothing is written, and no transaction id taken, when it is not due.
 Rotation rotate_events(int32_t queue_id, Counting counting);

@@ -11,8 +11,6 @@
 namespace tasker::stream {
 namespace {
 
-constexpr int64_t kHoldersUs = 10 * USECS_PER_SEC; // between two changes of who is in the way
-
 // The row of tasker.metadata_rotation.
 struct State
 {
@@ -106,11 +104,6 @@ pg::Statement move_ahead[2][kTables] = {
 
 pg::Statement needing[kTables] = {
     {NEEDING("0", "1", "2")}, {NEEDING("1", "2", "0")}, {NEEDING("2", "0", "1")}};
-
-const char *in_words(const char *format, const char *name)
-{
-    return pg::pg_call([&] { return psprintf(format, name); });
-}
 
 const char *both(const char *first, const char *second)
 {

@@ -35,7 +35,7 @@
 // TRUNCATE.
 #pragma once
 
-#include "stream/rotate_events.hpp"
+#include "stream/rotation.hpp"
 
 namespace tasker::stream {
 
