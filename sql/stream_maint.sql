@@ -376,6 +376,17 @@ where problem like '%index%' or problem like 'it stands at%' group by 1 order by
 rollback;
 select * from tasker.check_integrity();
 
+-- An index of somebody's own in the other order, and older than ours is since that was built anew. What is due for
+-- longest is published first, so that nothing is left before the time from which on the next round looks.
+create index st_descending on tasker.retry_queue (ev_retry_after desc);
+reindex index concurrently tasker.retry_queue_ev_retry_after;
+select count(tasker.send_at('sm', 'due', n::text, now() + '1 day')) from generate_series(1, 5001) n;
+update tasker.retry_queue set ev_retry_after = now() - interval '1 minute' * ev_data::int;
+select tasker.maint_retry_events();
+select ev_data from tasker.retry_queue;
+select tasker.maint_retry_events();
+drop index tasker.st_descending;
+
 update tasker.queue set queue_metadata_rotation_period = default, queue_rotation_period = default;
 select tasker.drop_queue('sm', true);
 drop owned by st_caller;

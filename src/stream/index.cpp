@@ -1,6 +1,17 @@
 #include "stream/index.hpp"
 
 namespace tasker::stream {
+namespace {
+
+bool is_fit(Relation index, AttrNumber column)
+{
+    const Form_pg_index form = index->rd_index;
+    return form->indkey.values[0] == column && form->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
+           (index->rd_indoption[0] & INDOPTION_DESC) == 0 &&
+           heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr);
+}
+
+} // namespace
 
 Relation open_index_on(Relation heap, AttrNumber column, LOCKMODE mode)
 {
@@ -8,9 +19,7 @@ Relation open_index_on(Relation heap, AttrNumber column, LOCKMODE mode)
     ListCell *cell = nullptr;
     foreach (cell, indexes) {
         Relation index = index_open(lfirst_oid(cell), mode);
-        const Form_pg_index form = index->rd_index;
-        if (form->indkey.values[0] == column && form->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
-            heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr)) {
+        if (is_fit(index, column)) {
             list_free(indexes);
             return index;
         }
