@@ -6,6 +6,7 @@
 #include "queue/shared_state.hpp"
 #include "stream/wake.hpp"
 #include "worker/launcher.hpp"
+#include "workflow/sets.hpp"
 
 extern "C" {
 PG_MODULE_MAGIC;
@@ -16,6 +17,7 @@ PGDLLEXPORT void _PG_init(void)
         tasker::pg::settings::define();
         tasker::queue::declare_shared_state();
         tasker::queue::declare_queue_set();
+        tasker::workflow::declare_workflow_sets();
         tasker::stream::declare_wake_area();
         tasker::worker::declare_launcher();
     });

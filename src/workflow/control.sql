@@ -1,0 +1,1 @@
+-- Steering tasks: cancel, retry, reset, resolve by hand.

@@ -1,0 +1,1 @@
+-- Counts of tasks and steps by state.

@@ -1,0 +1,1 @@
+-- Stale tasks and dead letters.

@@ -1,0 +1,1 @@
+-- The engine: creating tasks, claiming and finishing steps.

@@ -1,0 +1,1 @@
+-- Transitions as events of the stream.

@@ -1,0 +1,1 @@
+-- Reading: readiness of steps, execution context of tasks, dependencies.

@@ -1,0 +1,1 @@
+-- Rights on the workflow plane: nothing for PUBLIC.

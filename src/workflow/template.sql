@@ -1,0 +1,1 @@
+-- Templates: defining tasks and their steps.

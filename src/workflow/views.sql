@@ -1,0 +1,1 @@
+-- Views over the instances, with tasker-core's columns.
