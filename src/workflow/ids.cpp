@@ -6,6 +6,7 @@
 extern "C" {
 #include "common/pg_prng.h"
 #include "storage/proc.h"
+#include "utils/uuid.h"
 }
 
 namespace tasker::workflow {
