@@ -20,7 +20,7 @@ from bench.lib import chart, cluster, database, process  # noqa: E402
 from bench.lib.context import Context, Options  # noqa: E402
 from bench.lib.report import Report  # noqa: E402
 
-PLANES = ("queue", "partition", "stream")
+PLANES = ("queue", "partition", "stream", "workflow")
 
 
 def parse(arguments):

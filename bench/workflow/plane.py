@@ -1,0 +1,20 @@
+"""The workflow plane: its contestants and its benchmarks, in the order in which they run."""
+
+from bench.workflow import contestants, life
+
+SUBJECT = "tasker"
+PRELOAD = "tasker"
+
+BENCHMARKS = {
+    "life": life.life,
+}
+
+PEERS = ()
+
+# --quick: all of it in a few minutes.
+QUICK = {"rounds": 1, "seconds": 1, "held_minutes": 1 / 6}
+
+
+def make_contestants(server, work, _cache, _peers):
+    """The subject first."""
+    return [contestants.Tasker(server, work), contestants.Seed(server, work)]

@@ -1,0 +1,1 @@
+select * from seed.get_task_execution_context(:task_uuid::uuid);

@@ -1,0 +1,1 @@
+select * from seed.get_system_health_counts();

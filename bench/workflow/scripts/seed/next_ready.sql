@@ -1,0 +1,1 @@
+select * from seed.get_next_ready_tasks(:wanted::integer);

@@ -1,0 +1,1 @@
+select * from tasker.get_system_health_counts();

@@ -1,0 +1,1 @@
+select * from tasker.get_step_readiness_status(:task_uuid::uuid);
