@@ -19,6 +19,8 @@
 //
 // Without shared memory every partition is scanned for every priority from its beginning; all else is the
 // same.
+#include "queue/claim.hpp"
+
 #include "partition/directory.hpp"
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
@@ -52,12 +54,9 @@ struct Claim
     Oid parent;
     Flow flow;
     int64_t wanted; // still
-    Datum instance; // text
-    TimestampTz now;
-    TimestampTz expires_at;
-    int64_t token;
+    ClaimTerms terms;
     int64_t due; // the last position that is due
-    pg::ResultSet *result;
+    ClaimSink *sink;
     Tried tried;
 };
 
@@ -188,32 +187,27 @@ bool take(Claim &claim, Partition *partition, const Candidate &candidate, Effect
 {
     Change change{};
     change.set_status(RecordStatus::processing);
-    change.set(kLeaseToken, Int64GetDatum(claim.token));
-    change.set(kClaimedAt, TimestampTzGetDatum(claim.now));
-    change.set(kLeaseExpiresAt, TimestampTzGetDatum(claim.expires_at));
-    change.set(kFlowInstanceId, claim.instance);
+    change.set(kLeaseToken, Int64GetDatum(claim.terms.token));
+    change.set(kClaimedAt, TimestampTzGetDatum(claim.terms.now));
+    change.set(kLeaseExpiresAt, TimestampTzGetDatum(claim.terms.expires_at));
+    change.set(kFlowInstanceId, claim.terms.instance);
     if (update_copied(partition, candidate.row, change, GetCurrentCommandId(true), GetActiveSnapshot(),
                       false) != TM_Ok)
         return false;
     effect.took_pending(candidate.position);
-    effect.became_processing(claim.now, claim.expires_at);
+    effect.became_processing(claim.terms.now, claim.terms.expires_at);
     return true;
 }
 
-void return_row(const Claim &claim, Partition *partition, const Candidate &candidate)
+void hand_out(const Claim &claim, Partition *partition, const Candidate &candidate)
 {
     TupleDesc descriptor = RelationGetDescr(partition->heap);
     bool null = false;
-    const int64_t id = DatumGetInt64(heap_getattr(candidate.row, kId, descriptor, &null));
-    Datum values[6];
-    bool nulls[6] = {};
-    values[0] = Int64GetDatum(id);
-    values[1] = heap_getattr(candidate.row, kPayload, descriptor, &nulls[1]);
-    values[2] = heap_getattr(candidate.row, kRetryCount, descriptor, &null);
-    values[3] = TimestampTzGetDatum(pg::timestamp_of_unix_us(core::unix_us_of(id)));
-    values[4] = Int64GetDatum(claim.token);
-    values[5] = TimestampTzGetDatum(claim.expires_at);
-    claim.result->add(values, nulls);
+    ClaimedRecord record{};
+    record.id = DatumGetInt64(heap_getattr(candidate.row, kId, descriptor, &null));
+    record.payload = heap_getattr(candidate.row, kPayload, descriptor, &null);
+    record.retry_count = DatumGetInt32(heap_getattr(candidate.row, kRetryCount, descriptor, &null));
+    claim.sink->take(record, claim.terms);
 }
 
 // Takes what a scan found, under the scan's snapshot, which is popped.
@@ -223,7 +217,7 @@ void take_found(Claim &claim, Partition *partition, const Turn &turn, const Foun
     for (int64_t i = 0; i < found.count; i++) {
         CHECK_FOR_INTERRUPTS();
         if (take(claim, partition, found.rows[i], effect)) {
-            return_row(claim, partition, found.rows[i]);
+            hand_out(claim, partition, found.rows[i]);
             claim.wanted--;
         }
         heap_freetuple(found.rows[i].row);
@@ -367,7 +361,7 @@ void claim_from_partitions(Claim &claim)
 int64_t allowed_by_shared_limits(const Claim &claim, FlowState *flow, Effect &effect)
 {
     int64_t allowed = claim.wanted;
-    const int64_t now_us = pg::unix_us_of_timestamp(claim.now);
+    const int64_t now_us = pg::unix_us_of_timestamp(claim.terms.now);
     LWLockAcquire(&flow->lock, LW_EXCLUSIVE);
     flow->limited = claim.flow.max_in_flight > 0;
     if (flow->limited) {
@@ -417,7 +411,7 @@ int64_t allowed_by_counting(const Claim &claim)
     const double rate = claim.flow.rate_limit;
     const double burst = core::TokenBucket::burst_of(rate);
     const double window_us = rate > 0 ? std::min(burst / rate * USECS_PER_SEC, 1e15) : USECS_PER_SEC;
-    const TimestampTz since = claim.now - static_cast<int64_t>(window_us);
+    const TimestampTz since = claim.terms.now - static_cast<int64_t>(window_us);
     pg::Spi spi;
     pg::Rows rows = spi.read_latest(count, {claim.flow.flow_id, pg::Timestamp{since}});
     int64_t allowed = claim.wanted;
@@ -428,25 +422,77 @@ int64_t allowed_by_counting(const Claim &claim)
     return allowed;
 }
 
-void run_claim(Claim &claim)
+// Returns how many records were claimed.
+int64_t run_claim(Claim &claim)
 {
     FlowState *flow =
         built_state(claim.parent) != nullptr ? flow_state(claim.parent, claim.flow.flow_id) : nullptr;
     if (flow == nullptr) {
         claim.wanted = allowed_by_counting(claim);
+        const int64_t allowed = claim.wanted;
         claim_from_partitions(claim);
-        return;
+        return allowed - claim.wanted;
     }
     const bool limited = claim.flow.max_in_flight > 0 || claim.flow.rate_limit > 0;
     if (limited)
         claim.wanted =
             allowed_by_shared_limits(claim, flow, effect_on_flow(claim.parent, claim.flow.flow_id));
+    const int64_t allowed = claim.wanted;
     claim_from_lanes(claim, flow);
+    const int64_t claimed = allowed - claim.wanted;
     if (limited)
         return_unused(claim, flow, effect_on_flow(claim.parent, claim.flow.flow_id));
+    return claimed;
 }
 
+// The result of claim_records_batch().
+class ResultRows final : public ClaimSink
+{
+  public:
+    explicit ResultRows(pg::ResultSet &result) : result_(result) {}
+
+    void take(const ClaimedRecord &record, const ClaimTerms &terms) override
+    {
+        const TimestampTz created_at = pg::timestamp_of_unix_us(core::unix_us_of(record.id));
+        const Datum values[6] = {Int64GetDatum(record.id),          record.payload,
+                                 Int32GetDatum(record.retry_count), TimestampTzGetDatum(created_at),
+                                 Int64GetDatum(terms.token),        TimestampTzGetDatum(terms.expires_at)};
+        const bool nulls[6] = {};
+        result_.add(values, nulls);
+    }
+
+  private:
+    pg::ResultSet &result_;
+};
+
 } // namespace
+
+ClaimTerms claim_terms(std::optional<Datum> instance, int64_t lease_us)
+{
+    ClaimTerms terms{};
+    terms.instance = instance ? *instance : default_instance_id();
+    terms.now = GetCurrentTimestamp();
+    terms.expires_at = lease_end(terms.now, lease_us);
+    terms.token = reserve_record_id(queue_parent());
+    return terms;
+}
+
+int64_t claim_records(const Flow &flow, int64_t wanted, const ClaimTerms &terms, ClaimSink &sink)
+{
+    if (flow.paused)
+        return 0;
+    Claim claim{};
+    claim.flow = flow;
+    claim.parent = queue_parent();
+    claim.wanted = std::min(wanted, kLargestBatch);
+    claim.terms = terms;
+    claim.due = core::record_id_ceiling(pg::unix_us_of_timestamp(terms.now));
+    claim.sink = &sink;
+    CommandCounterIncrement(); // what this very statement has added is seen, and not passed over
+    const int64_t claimed = run_claim(claim);
+    CommandCounterIncrement();
+    return claimed;
+}
 
 TASKER_FUNCTION(claim_records_batch)
 {
@@ -461,21 +507,12 @@ TASKER_FUNCTION(claim_records_batch)
     args.optional_name(2, "instance_id");
 
     pg::ResultSet result(args.call());
-    Claim claim{};
-    claim.flow = flow_named(name);
-    if (claim.flow.paused)
-        return 0;
-    claim.parent = queue_parent();
-    claim.wanted = std::min(batch, kLargestBatch);
-    claim.instance = args.is_null(2) ? default_instance_id() : args.datum(2);
-    claim.now = GetCurrentTimestamp();
-    claim.expires_at = lease_end(claim.now, lease.value_or(claim.flow.lease_us));
-    claim.token = reserve_record_id(claim.parent);
-    claim.due = core::record_id_ceiling(pg::unix_us_of_timestamp(claim.now));
-    claim.result = &result;
-    CommandCounterIncrement(); // what this very statement has added is seen, and not passed over
-    run_claim(claim);
-    CommandCounterIncrement();
+    const Flow flow = flow_named(name);
+    std::optional<Datum> instance;
+    if (!args.is_null(2))
+        instance = args.datum(2);
+    ResultRows rows(result);
+    claim_records(flow, batch, claim_terms(instance, lease.value_or(flow.lease_us)), rows);
     return 0;
 }
 

@@ -13,12 +13,12 @@ namespace {
 // interrupted.
 constexpr int kInsertPiece = 500;
 
-Change row_of(const Flow &flow, int64_t id, int64_t position, const NewRecord &record)
+Change row_of(int32_t flow_id, int64_t id, int64_t position, const NewRecord &record)
 {
     Change row{};
     row.set(kId, Int64GetDatum(id));
     row.set(kPosition, Int64GetDatum(position));
-    row.set(kFlowId, Int32GetDatum(flow.flow_id));
+    row.set(kFlowId, Int32GetDatum(flow_id));
     row.set(kRetryCount, Int32GetDatum(record.retry_count));
     row.set(kPriority, Int16GetDatum(record.priority));
     row.set_status(core::RecordStatus::pending);
@@ -52,7 +52,7 @@ void add_piece(Oid parent, const Flow &flow, std::span<const int64_t> ids, std::
         lowest = std::min(lowest, position);
         highest = std::max(highest, position);
         record.payload = payloads[i];
-        rows[i] = row_of(flow, ids[i], position, record);
+        rows[i] = row_of(flow.flow_id, ids[i], position, record);
     }
     Effect &effect = effect_on_lane(parent, flow.flow_id, record.priority, partition->relid);
     insert_records(partition, rows, count, GetCurrentCommandId(true));
@@ -193,11 +193,42 @@ int64_t add_record(Oid parent, const Flow &flow, int64_t id, const NewRecord &re
     const int64_t position = position_for(id, record.run_at);
     Partition *partition = open_partition_for_new(parent, id);
     Effect &effect = effect_on_lane(parent, flow.flow_id, record.priority, partition->relid);
-    Change row = row_of(flow, id, position, record);
+    Change row = row_of(flow.flow_id, id, position, record);
     insert_record(partition, row, GetCurrentCommandId(true));
     effect.became_pending(position);
     close_partition(partition);
     return position;
+}
+
+void add_placed_records(Oid parent, std::span<const PlacedRecord> records)
+{
+    auto *rows =
+        static_cast<Change *>(palloc(sizeof(Change) * std::min<size_t>(records.size(), kInsertPiece)));
+    for (size_t from = 0; from < records.size();) {
+        CHECK_FOR_INTERRUPTS();
+        Partition *partition = open_partition_for_new(parent, records[from].id);
+        const int64_t upper = partition_upper(parent, records[from].id);
+        size_t to = from;
+        for (; to < records.size() && to - from < kInsertPiece && records[to].id < upper; to++) {
+            const PlacedRecord &placed = records[to];
+            const int64_t position = position_for(placed.id, placed.record.run_at);
+            rows[to - from] = row_of(placed.flow_id, placed.id, position, placed.record);
+        }
+        // Room to note the effects must be there before the rows are.
+        for (size_t i = from; i < to; i++)
+            (void)effect_on_lane(parent, records[i].flow_id, records[i].record.priority, partition->relid);
+        insert_records(partition, rows, static_cast<int>(to - from), GetCurrentCommandId(true));
+        for (size_t i = from; i < to; i++) {
+            const PlacedRecord &placed = records[i];
+            effect_on_lane(parent, placed.flow_id, placed.record.priority, partition->relid)
+                .became_pending(position_for(placed.id, placed.record.run_at));
+            if (const std::optional<Flow> flow = flow_with_id(placed.flow_id); flow && flow->notify)
+                notify_listeners(*flow, placed.id);
+        }
+        close_partition(partition);
+        from = to;
+    }
+    pfree(rows);
 }
 
 int64_t enqueue_record(const Flow &flow, const NewRecord &record)

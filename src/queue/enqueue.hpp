@@ -18,6 +18,18 @@ struct NewRecord
 // Adds a record under a new id, which it returns, and notifies listeners where the flow asks for it.
 int64_t enqueue_record(const Flow &flow, const NewRecord &record);
 
+// A record with its id (reserve_record_ids) and flow.
+struct PlacedRecord
+{
+    int64_t id;
+    int32_t flow_id;
+    NewRecord record;
+};
+
+// Adds records of any flows, in ascending order of their ids, and notifies listeners where a flow asks for
+// it. Each flow must be held by flow_for_enqueue(). May ereport.
+void add_placed_records(Oid parent, std::span<const PlacedRecord> records);
+
 // Adds a record under the id and returns its position. May ereport.
 int64_t add_record(Oid parent, const Flow &flow, int64_t id, const NewRecord &record);
 

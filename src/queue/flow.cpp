@@ -122,6 +122,18 @@ Flow flow_for_enqueue(std::string_view name)
     }
 }
 
+Flow flow_for_enqueue(int32_t flow_id)
+{
+    if (flow_with_id(flow_id)) {
+        lock_flow(flow_id, AccessShareLock);
+        // Where the lock had to be waited for, the flow may be gone.
+        if (std::optional<Flow> flow = flow_with_id(flow_id))
+            return *flow;
+    }
+    throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "flow %d does not exist", flow_id)
+        .hint("It was dropped, and the handlers of its steps with it.");
+}
+
 Flow flow_for_drop(std::string_view name)
 {
     for (;;) {

@@ -38,6 +38,8 @@ void forget_cached_flows();
 // The same; an unknown flow is created when tasker.auto_create_flows is on. It cannot be dropped by others
 // until the transaction ends.
 Flow flow_for_enqueue(std::string_view name);
+// The flow with that id, held likewise. Errors: undefined_object.
+Flow flow_for_enqueue(int32_t flow_id);
 // The same as flow_named(); waits for all transactions that add records to the flow, and lets nobody begin
 // to.
 Flow flow_for_drop(std::string_view name);
