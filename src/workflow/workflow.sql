@@ -216,9 +216,11 @@ comment on column tasker.workflow_step_transition.processor_uuid is 'Who did it,
 comment on column tasker.workflow_step_transition.processor is 'Who did it, where a name was given';
 comment on column tasker.workflow_step_transition.metadata is 'More about it';
 
-select pg_catalog.pg_extension_config_dump(t, '')
-  from (values ('tasker.task'::regclass), ('tasker.workflow_step'), ('tasker.workflow_step_edge'),
-               ('tasker.task_transition'), ('tasker.workflow_step_transition')) as tables (t);
+select pg_catalog.pg_extension_config_dump('tasker.task', '');
+select pg_catalog.pg_extension_config_dump('tasker.workflow_step', '');
+select pg_catalog.pg_extension_config_dump('tasker.workflow_step_edge', '');
+select pg_catalog.pg_extension_config_dump('tasker.task_transition', '');
+select pg_catalog.pg_extension_config_dump('tasker.workflow_step_transition', '');
 
 create table tasker.task_identity (
     named_task_uuid uuid not null,
