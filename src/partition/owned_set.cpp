@@ -14,8 +14,6 @@ PartitionRequest partition_request_hook = nullptr;
 
 namespace {
 
-constexpr int kMaxOwnedSets = 32;
-
 OwnedSet owned_sets[kMaxOwnedSets];
 int owned_set_count = 0;
 
@@ -46,16 +44,58 @@ const OwnedSet *find_owned_set(Oid parent)
     return name != nullptr ? find_owned_set(std::string_view(name)) : nullptr;
 }
 
+OwnedSetList followers_of(const OwnedSet &leader)
+{
+    OwnedSetList list;
+    for (int i = 0; i < owned_set_count; i++) {
+        if (owned_sets[i].follows != nullptr && strcmp(owned_sets[i].follows, leader.parent) == 0)
+            list.sets[static_cast<size_t>(list.count++)] = &owned_sets[i];
+    }
+    return list;
+}
+
 namespace {
 
+// Somebody else may open the same set through another one of its group.
 void insert_set(Oid parent, const OwnedSet &set)
 {
     static pg::Statement insert("insert into tasker.part_config (parent, control, control_kind, "
-                                "partition_interval, premake, owner_set, opened_in) "
-                                "values ($1, $2, $6, $3, $4, true, $5)",
-                                {OIDOID, TEXTOID, TEXTOID, INT4OID, TEXTOID, TEXTOID});
-    pg::Spi().run(insert, {parent, set.control, set.default_interval,
-                           static_cast<int32_t>(set.default_premake), here(), name_of(set.kind)});
+                                "partition_interval, premake, retention, owner_set, opened_in) "
+                                "values ($1, $2, $6, $3, $4, $7::interval, true, $5) "
+                                "on conflict (parent) do nothing",
+                                {OIDOID, TEXTOID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID});
+    const pg::Param retention =
+        set.default_retention != nullptr ? pg::Param(set.default_retention) : pg::Param::none();
+    pg::Spi().run_latest(insert,
+                         {parent, set.control, set.default_interval,
+                          static_cast<int32_t>(set.default_premake), here(), name_of(set.kind), retention});
+}
+
+void insert_follower(Oid parent, const OwnedSet &set, Oid leader)
+{
+    static pg::Statement insert(
+        "insert into tasker.part_config (parent, control, control_kind, partition_interval, premake, "
+        "retention, timezone, legal_hold, owner_set, opened_in, adopted_at) "
+        "select $1, $2, $3, partition_interval, premake, retention, timezone, legal_hold, true, $4, "
+        "adopted_at "
+        "from tasker.part_config where parent = $5 on conflict (parent) do nothing",
+        {OIDOID, TEXTOID, TEXTOID, TEXTOID, OIDOID});
+    pg::Spi().run_latest(insert, {parent, set.control, name_of(set.kind), here(), leader});
+}
+
+Oid parent_named(const char *name)
+{
+    return pg::pg_call([&] { return get_relname_relid(name, get_namespace_oid("tasker", false)); });
+}
+
+// All of the group, the leader first.
+void open_group(const OwnedSet &set)
+{
+    const OwnedSet &leader = set.follows != nullptr ? *find_owned_set(std::string_view(set.follows)) : set;
+    const Oid leader_parent = parent_named(leader.parent);
+    insert_set(leader_parent, leader);
+    for (const OwnedSet *follower : followers_of(leader))
+        insert_follower(parent_named(follower->parent), *follower, leader_parent);
 }
 
 SetConfig defaults_of(Oid parent, const OwnedSet &set)
@@ -66,6 +106,11 @@ SetConfig defaults_of(Oid parent, const OwnedSet &set)
     config.premake = set.default_premake;
     config.control.kind = set.kind;
     config.owner_set = true;
+    if (set.default_retention != nullptr)
+        config.retention = *pg::pg_call([&] {
+            return DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(set.default_retention),
+                                                         ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+        });
     namestrcpy(&config.control_name, set.control);
     pg::pg_call([&] {
         Relation relation = table_open(parent, AccessShareLock);
@@ -84,7 +129,7 @@ SetConfig open_set(Oid parent)
 {
     const OwnedSet *owned = find_owned_set(parent);
     if (owned != nullptr && !read_set(parent))
-        insert_set(parent, *owned);
+        open_group(*owned);
     return describe_set(parent);
 }
 

@@ -26,10 +26,32 @@ struct OwnedSet
     const char *(*refuse_retirement)(Oid partition, int64_t lower, int64_t upper);
     // The partition has been dropped and its transaction has committed.
     void (*retired)(Oid partition);
+
+    // Written to part_config when the set is opened; null: none.
+    const char *default_retention = nullptr;
+    // Does a set without a retention keep everything, as a user's does? Else its owner alone decides.
+    bool kept_without_retention = false;
+    // The set whose settings this one has, always; null: its own. Such sets are opened together, altered
+    // together, and so have partitions of the same bounds.
+    const char *follows = nullptr;
 };
 
 void register_owned_set(const OwnedSet &set);
 const OwnedSet *find_owned_set(std::string_view parent_name);
+
+inline constexpr int kMaxOwnedSets = 32;
+
+struct OwnedSetList
+{
+    std::array<const OwnedSet *, kMaxOwnedSets> sets{};
+    int count = 0;
+
+    const OwnedSet *const *begin() const { return sets.data(); }
+    const OwnedSet *const *end() const { return sets.data() + count; }
+};
+
+// The sets that follow this one, in the order in which they were registered.
+OwnedSetList followers_of(const OwnedSet &leader);
 
 // Makes sure that the partition for `key` exists, opening the set (its row in part_config) at its first use,
 // and returns it. The worker makes it in a transaction of its own while the caller waits; where there is no

@@ -31,7 +31,7 @@ comment on column tasker.part_config.partition_interval is
     'Length of a partition: an interval of whole seconds, or of months without days and hours; of numbers, how many';
 comment on column tasker.part_config.premake is 'Partitions kept ready after the one of now';
 comment on column tasker.part_config.retention is
-    'Age at which a partition is retired, counted from its upper bound; null: in an owner''s set its owner alone decides, in another nothing is retired';
+    'Age at which a partition is retired, counted from its upper bound; null: in the set of the queue each flow''s retention alone decides, in another nothing is retired';
 comment on column tasker.part_config.retention_action is 
     'What becomes of a retired partition: drop, detach (it stays as a table), schema:NAME (moved to that schema)';
 comment on column tasker.part_config.timezone is
@@ -150,7 +150,7 @@ comment on procedure tasker.analyze_parents(regclass, boolean) is
 create function tasker.alter_parent(parent regclass, setting text, value text) returns void
     language c as 'MODULE_PATHNAME', 'tasker_alter_parent';
 comment on function tasker.alter_parent(regclass, text, text) is
-'Changes a setting of a partition set: partition_interval (of partitions to come), premake, retention (an interval; of numbers, how many to keep behind the current partition; null: none), retention_action (drop, and for a table of yours detach or schema:NAME), timezone, legal_hold. Opens a set of Tasker''s own that has not been used yet. Errors: 42704 not a partition set; 42501 not the owner of the table; 22023 unknown setting or bad value.';
+'Changes a setting of a partition set: partition_interval (of partitions to come), premake, retention (an interval; of numbers, how many to keep behind the current partition; null: none), retention_action (drop, and for a table of yours detach or schema:NAME), timezone, legal_hold. Opens a set of Tasker''s own that has not been used yet. The five sets of the workflow plane have one configuration, that of tasker.task: to change it changes all of them. Errors: 42704 not a partition set; 42501 not the owner of the table; 22023 unknown setting or bad value, or a set that has the settings of another one.';
 
 create function tasker.create_partition(parent regclass, value text) returns regclass
     language c as 'MODULE_PATHNAME', 'tasker_create_partition';

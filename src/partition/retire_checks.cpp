@@ -219,7 +219,8 @@ int64_t cutoff_key(const SetConfig &config)
 
 bool retires(const SetConfig &config, const OwnedSet *owned)
 {
-    return owned != nullptr || config.retention || config.retention_keys;
+    const bool owner_decides = owned != nullptr && !owned->kept_without_retention;
+    return owner_decides || config.retention || config.retention_keys;
 }
 
 bool was_just_restored(const SetConfig &config)

@@ -152,6 +152,29 @@ const Setting &find_setting(std::string_view name)
 
 } // namespace
 
+namespace {
+
+void alter(Oid parent, const Setting &setting, std::optional<std::string_view> value)
+{
+    // Changing a set is a use of it, and the first use opens it.
+    pg::pg_call(
+        [&] { partition::lock_for_transaction(parent, partition::LockKind::creation, ExclusiveLock); });
+    const SetConfig set = partition::open_set(parent);
+    if (!set.owner_set)
+        partition::check_ownership(parent);
+    setting.set(set, value);
+}
+
+void refuse_follower(const partition::OwnedSet &set)
+{
+    throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "partition set \"%s\" has the settings of \"%s\"",
+                    set.parent, set.follows)
+        .detail("Their partitions have the same bounds, and are retired together.")
+        .hint("Change the setting of tasker.%s; those that follow it change too.", set.follows);
+}
+
+} // namespace
+
 // alter_parent(parent regclass, setting text, value text)
 TASKER_FUNCTION(alter_parent)
 {
@@ -161,12 +184,16 @@ TASKER_FUNCTION(alter_parent)
 
     if (!value && !setting.nullable)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "setting \"%s\" must not be null", setting.name);
-    // Changing a set is a use of it, and the first use opens it.
-    pg::pg_call(
-        [&] { partition::lock_for_transaction(parent, partition::LockKind::creation, ExclusiveLock); });
-    const SetConfig set = partition::open_set(parent);
-    if (!set.owner_set)
-        partition::check_ownership(parent);
-    setting.set(set, value);
+    const partition::OwnedSet *owned = partition::find_owned_set(parent);
+    if (owned != nullptr && owned->follows != nullptr)
+        refuse_follower(*owned);
+    alter(parent, setting, value);
+    if (owned != nullptr) {
+        for (const partition::OwnedSet *follower : partition::followers_of(*owned))
+            alter(pg::pg_call([&] {
+                      return get_relname_relid(follower->parent, get_namespace_oid("tasker", false));
+                  }),
+                  setting, value);
+    }
     return 0;
 }

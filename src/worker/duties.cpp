@@ -9,6 +9,7 @@
 #include "stream/ticker.hpp"
 #include "stream/wake.hpp"
 #include "worker/shared.hpp"
+#include "workflow/retention.hpp"
 
 namespace tasker::worker {
 namespace {
@@ -84,6 +85,11 @@ void expire_dedup_keys(Steps &steps)
     repeat(steps, [] { return queue::expire_dedup_keys(); });
 }
 
+void forget_retired_tasks(Steps &steps)
+{
+    repeat(steps, [] { return workflow::forget_retired_tasks(); });
+}
+
 void premake(Steps &steps)
 {
     partition::run_premake_round(steps);
@@ -142,6 +148,8 @@ constexpr Duty kDuties[] = {
      false, false, seal},
     {"expire_dedup_keys", "removes deduplication keys that are no longer in use", every_minute, kMinuteMs,
      false, false, false, expire_dedup_keys},
+    {"forget_retired_tasks", "removes identity keys and dead letters of tasks that are retired", every_minute,
+     kMinuteMs, false, false, false, forget_retired_tasks},
     {"rotate_events", "empties the next event table of a stream queue and switches to it", every_second,
      kMinuteMs, false, false, false, stream::run_event_rotation_round},
     {"rotate_events_step2", "notes that a rotation of event tables is visible to all", every_second,

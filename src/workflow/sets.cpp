@@ -30,8 +30,11 @@ constexpr const char *kStepTransitionKeys[] = {
     "create index on %s (txid)",
 };
 
+using Refusal = const char *(*)(Oid partition, int64_t lower, int64_t upper);
+
+// All have the settings of the first.
 constexpr partition::OwnedSet set_of(const char *parent, const char *control, const char *storage,
-                                     std::span<const char *const> keys)
+                                     std::span<const char *const> keys, Refusal refusal, const char *follows)
 {
     return {
         .parent = parent,
@@ -42,19 +45,26 @@ constexpr partition::OwnedSet set_of(const char *parent, const char *control, co
         .storage = storage,
         .keys = keys.data(),
         .key_count = static_cast<int>(keys.size()),
-        .refuse_retirement = refuse_retirement,
+        .refuse_retirement = refusal,
         .retired = nullptr,
+        .default_retention = follows == nullptr ? "90 days" : nullptr,
+        .kept_without_retention = true,
+        .follows = follows,
     };
 }
 
 // Room in the pages of tasks and steps for the versions of their life, as in the queue: updates stay HOT also
 // while an old snapshot keeps all of them. The others are append only.
 constexpr partition::OwnedSet kSets[kTableCount] = {
-    set_of("task", "task_uuid", "fillfactor = 40", kTaskKeys),
-    set_of("workflow_step", "workflow_step_uuid", "fillfactor = 25", kStepKeys),
-    set_of("workflow_step_edge", "from_step_uuid", "fillfactor = 100", kEdgeKeys),
-    set_of("task_transition", "task_uuid", "fillfactor = 100", kTaskTransitionKeys),
-    set_of("workflow_step_transition", "workflow_step_uuid", "fillfactor = 100", kStepTransitionKeys),
+    set_of("task", "task_uuid", "fillfactor = 40", kTaskKeys, refuse_retirement_of_tasks, nullptr),
+    set_of("workflow_step", "workflow_step_uuid", "fillfactor = 25", kStepKeys, refuse_retirement_of_steps,
+           "task"),
+    set_of("workflow_step_edge", "from_step_uuid", "fillfactor = 100", kEdgeKeys, refuse_retirement_of_steps,
+           "task"),
+    set_of("task_transition", "task_uuid", "fillfactor = 100", kTaskTransitionKeys, refuse_retirement_of_log,
+           "task"),
+    set_of("workflow_step_transition", "workflow_step_uuid", "fillfactor = 100", kStepTransitionKeys,
+           refuse_retirement_of_log, "task"),
 };
 
 } // namespace
