@@ -22,7 +22,7 @@ bool change_one(Oid parent, Partition *partition, const Target &target, Decide d
         PushActiveSnapshot(GetLatestSnapshot());
         IndexScanDesc scan = begin_id_scan(partition, GetActiveSnapshot());
         if (!find_id(partition, scan, target.id)) {
-            if (reach != Reach::revived_if_there)
+            if (reach != Reach::revived_if_there && reach != Reach::free)
                 unknown_record(target.id);
             index_endscan(scan);
             PopActiveSnapshot();
@@ -34,11 +34,12 @@ bool change_one(Oid parent, Partition *partition, const Target &target, Decide d
         Effect &effect = effect_on_lane(parent, head.flow_id, head.priority, partition->relid);
         TM_Result result = TM_Ok;
         if (!outcome.unchanged)
-            result = update_record(partition, change, GetCurrentCommandId(true), GetActiveSnapshot(), true);
+            result = update_record(partition, change, GetCurrentCommandId(true), GetActiveSnapshot(),
+                                   reach != Reach::free);
         ExecClearTuple(partition->read_slot);
         index_endscan(scan);
         PopActiveSnapshot();
-        if (outcome.unchanged)
+        if (outcome.unchanged || (result != TM_Ok && reach == Reach::free))
             return false;
         if (result == TM_Ok) {
             note_change(effect, head, outcome);
@@ -55,16 +56,17 @@ bool change_one(Oid parent, Partition *partition, const Target &target, Decide d
 Partition *open_partition_of(Oid parent, int64_t id, Reach reach)
 {
     Oid relid = partition::find_partition(parent, id);
-    const bool held = OidIsValid(relid) && (reach == Reach::live || partition::try_hold_partition(relid));
+    const bool live = reach == Reach::live || reach == Reach::free;
+    const bool held = OidIsValid(relid) && (live || partition::try_hold_partition(relid));
     Partition *opened = held ? open_partition(relid) : nullptr;
-    if (opened == nullptr && reach == Reach::revived_if_there)
+    if (opened == nullptr && (reach == Reach::revived_if_there || reach == Reach::free))
         return nullptr;
     if (OidIsValid(relid) && !held)
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("record " INT64_FORMAT " is being retired with its partition", id));
     if (opened == nullptr)
         unknown_record(id);
-    if (reach != Reach::live)
+    if (!live)
         unseal(relid);
     return opened;
 }

@@ -39,6 +39,7 @@ using Decide = Outcome (*)(const RecordHead &head, const Target &target, Change 
 enum class Reach
 {
     live,            // records that hold their partition by being unfinished
+    free,            // likewise, as far as they exist and nobody else is changing them at this moment
     revived,         // finished ones that are brought back: their partitions are held against retirement
     revived_if_there // likewise; what has been deleted or is being retired meanwhile is passed over
 };
