@@ -76,3 +76,28 @@ def lines(path, title, panels, labels, marks=()):
     stack[-1, 0].set_xlabel("seconds")
     _save(figure, path)
     return True
+
+
+def curves(path, across, unit, panels, labels):
+    """A figure against a size, both in powers of ten. `panels` is a list of (title, {contestant: [(size, value)]})."""
+    if pyplot is None:
+        return False
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = pyplot.subplots(rows, columns, figsize=(3.6 * columns, 3.0 * rows), sharex=True, squeeze=False)
+    tint = colours(list(labels))
+    for axes, (title, found) in zip(grid.flat, panels):
+        for name in labels:
+            if name in found:
+                axes.plot(*zip(*found[name]), label=labels[name], color=tint[name], linewidth=1.2, marker="o", markersize=3)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(title, fontsize=9)
+        axes.grid(linewidth=0.3)
+    for axes in grid[-1]:
+        axes.set_xlabel(across)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(unit)
+    grid[0, 0].legend(fontsize=8)
+    _save(figure, path)
+    return True

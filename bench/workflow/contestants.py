@@ -1,6 +1,5 @@
 """The workflow plane's contestants: the subject, and the seed's tables driven by its statements."""
 
-import functools
 from pathlib import Path
 
 from bench.lib import cluster, database
@@ -102,12 +101,6 @@ class Tasker(WorkflowContestant):
     def define(self, conn, template):
         conn.execute("select tasker.define_task(%s, %s, %s::jsonb)", [NAMESPACE, template.name, template.definition()])
 
-    @functools.cached_property
-    def functions(self):
-        """The names of the functions that the extension has."""
-        with self.connect() as conn:
-            return {row[0] for row in conn.execute("select proname from pg_proc where pronamespace = 'tasker'::regnamespace")}
-
 
 class Seed(WorkflowContestant):
     name = "seed"
@@ -118,12 +111,17 @@ class Seed(WorkflowContestant):
     done_sql = """select (select count(*) from seed.tasks where complete),
                          (select count(*) from seed.workflow_steps where processed)"""
 
+    population_sql = HERE / "seed_population.sql"
+
     def make(self, dbname, indexes=True):
         database.create_database(self.server, dbname)
-        scripts = [QUEUE / "seed.sql", HERE / "seed.sql", HERE / "seed_functions.sql"]
+        for script in (QUEUE / "seed.sql", HERE / "seed.sql", HERE / "seed_functions.sql"):
+            database.run_script(self.server, dbname, script)
         if indexes:
-            scripts += [QUEUE / "seed_indexes.sql", HERE / "seed_indexes.sql"]
-        for script in scripts:
+            self.add_indexes(dbname)
+
+    def add_indexes(self, dbname):
+        for script in (QUEUE / "seed_indexes.sql", HERE / "seed_indexes.sql"):
             database.run_script(self.server, dbname, script)
 
     def define(self, conn, template):

@@ -1,12 +1,18 @@
 """The workflow plane: its contestants and its benchmarks, in the order in which they run."""
 
-from bench.workflow import contestants, life
+from bench.workflow import contestants, fan, held_xmin, latency, life, readers, wal
 
 SUBJECT = "tasker"
 PRELOAD = "tasker"
 
 BENCHMARKS = {
+    "readers": readers.readers,
     "life": life.life,
+    "latency": latency.latency,
+    "wide": fan.wide,
+    "deep": fan.deep,
+    "wal": wal.wal,
+    "held_xmin": held_xmin.held_xmin,
 }
 
 PEERS = ()
