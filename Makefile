@@ -14,7 +14,7 @@ SQL_PARTS = src/tasker.sql src/partition/partition.sql src/partition/analyze.sql
 	src/partition/like.sql src/partition/views.sql src/partition/move.sql \
 	src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/views.sql src/stream/rotate.sql \
 	src/stream/info.sql src/stream/retry.sql src/stream/coop.sql src/stream/triga.sql src/stream/wake.sql \
-	src/stream/restore.sql src/stream/rights.sql \
+	src/stream/restore.sql src/stream/log.sql src/stream/rights.sql \
 	src/workflow/workflow.sql src/workflow/template.sql src/workflow/engine.sql src/workflow/control.sql \
 	src/workflow/events.sql src/workflow/views.sql src/workflow/read.sql src/workflow/ready.sql src/workflow/counts.sql \
 	src/workflow/dlq.sql src/workflow/graph.sql src/workflow/housekeeping.sql src/workflow/rights.sql src/worker/worker.sql

@@ -1,4 +1,4 @@
--- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/like.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/views.sql src/stream/rotate.sql src/stream/info.sql src/stream/retry.sql src/stream/coop.sql src/stream/triga.sql src/stream/wake.sql src/stream/restore.sql src/stream/rights.sql src/workflow/workflow.sql src/workflow/template.sql src/workflow/engine.sql src/workflow/control.sql src/workflow/events.sql src/workflow/views.sql src/workflow/read.sql src/workflow/ready.sql src/workflow/counts.sql src/workflow/dlq.sql src/workflow/graph.sql src/workflow/housekeeping.sql src/workflow/rights.sql src/worker/worker.sql
+-- Assembled by make from: src/tasker.sql src/partition/partition.sql src/partition/analyze.sql src/partition/parent.sql src/partition/like.sql src/partition/views.sql src/partition/move.sql src/queue/queue.sql src/stream/stream.sql src/stream/events.sql src/stream/views.sql src/stream/rotate.sql src/stream/info.sql src/stream/retry.sql src/stream/coop.sql src/stream/triga.sql src/stream/wake.sql src/stream/restore.sql src/stream/log.sql src/stream/rights.sql src/workflow/workflow.sql src/workflow/template.sql src/workflow/engine.sql src/workflow/control.sql src/workflow/events.sql src/workflow/views.sql src/workflow/read.sql src/workflow/ready.sql src/workflow/counts.sql src/workflow/dlq.sql src/workflow/graph.sql src/workflow/housekeeping.sql src/workflow/rights.sql src/worker/worker.sql
 \echo Use "CREATE EXTENSION tasker" to load this file. \quit
 
 -- The schema, the roles and what all planes share.
@@ -1996,7 +1996,8 @@ create table tasker.stream_origin (
     origin_id    boolean primary key default true check (origin_id),
     installation text not null,
     writer       bigint not null,
-    written_at   timestamptz not null default pg_catalog.now()
+    written_at   timestamptz not null default pg_catalog.now(),
+    log_offset   bigint not null default 0 check (log_offset >= 0)
 );
 select pg_catalog.pg_extension_config_dump('tasker.stream_origin', '');
 comment on table tasker.stream_origin is
@@ -2005,6 +2006,8 @@ comment on column tasker.stream_origin.origin_id is 'There is one row';
 comment on column tasker.stream_origin.installation is 'System identifier, database and extension in which it was written';
 comment on column tasker.stream_origin.writer is 'The (sub)transaction that wrote it: where another one has, it was restored from a dump';
 comment on column tasker.stream_origin.written_at is 'When it was written';
+comment on column tasker.stream_origin.log_offset is
+'How much greater than the server''s the transaction ids are that log_txid() gives; after_restore() raises it';
 create trigger queue_changed after insert or update or delete or truncate on tasker.stream_origin
     for each statement execute function tasker._queue_changed();
 alter table tasker.stream_origin enable always trigger queue_changed;
@@ -2019,6 +2022,55 @@ create function tasker.restore_pending() returns boolean
     language c as 'MODULE_PATHNAME', 'tasker_restore_pending';
 comment on function tasker.restore_pending() is
 'Is after_restore() due? The stream was restored from a dump, and makes no ticks until it has been called.';
+
+-- Queues whose events are the rows of logs.
+
+create table tasker.queue_log (
+    queue_id      integer not null,
+    log_number    integer not null,
+    log_table     regclass not null,
+    log_txid      name not null,
+    log_mapper    text,
+    log_order     text,
+    log_ev_time   text,
+    log_ev_type   text,
+    log_ev_data   text,
+    log_ev_extra1 text,
+    log_ev_extra2 text,
+    log_ev_extra3 text,
+    log_ev_extra4 text,
+    primary key (queue_id, log_number)
+);
+select pg_catalog.pg_extension_config_dump('tasker.queue_log', '');
+comment on table tasker.queue_log is 'Logs that queues read, see create_log_queue()';
+comment on column tasker.queue_log.queue_id is 'The queue''s id';
+comment on column tasker.queue_log.log_number is 'Place among the logs of the queue, from 1: the order of events in a transaction';
+comment on column tasker.queue_log.log_table is 'The log';
+comment on column tasker.queue_log.log_txid is 'Its column of transaction ids, which log_txid() gives';
+comment on column tasker.queue_log.log_mapper is 'Who makes events of its rows inside of the extension; null: the expressions that follow';
+comment on column tasker.queue_log.log_order is 'Expression, a bigint: order of the events of one transaction';
+comment on column tasker.queue_log.log_ev_time is 'Expression over a row: ev_time of its event';
+comment on column tasker.queue_log.log_ev_type is 'Expression: ev_type';
+comment on column tasker.queue_log.log_ev_data is 'Expression: ev_data';
+comment on column tasker.queue_log.log_ev_extra1 is 'Expression: ev_extra1';
+comment on column tasker.queue_log.log_ev_extra2 is 'Expression: ev_extra2';
+comment on column tasker.queue_log.log_ev_extra3 is 'Expression: ev_extra3';
+comment on column tasker.queue_log.log_ev_extra4 is 'Expression: ev_extra4';
+create trigger queue_changed after insert or update or delete or truncate on tasker.queue_log
+    for each statement execute function tasker._queue_changed();
+alter table tasker.queue_log enable always trigger queue_changed;
+
+create function tasker.log_txid() returns bigint
+    language c volatile as 'MODULE_PATHNAME', 'tasker_log_txid';
+comment on function tasker.log_txid() is
+'What a row that this transaction writes into a log has as its transaction''s id: the default of that column.';
+create function tasker.log_written() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_log_written';
+comment on function tasker.log_written() is
+'Statement trigger of a log, after insert; its arguments are the names of the queues that read it, which get a tick soon after the commit. Queues that do not exist, or have no consumer, are passed over. Errors: 22023 no argument.';
+revoke all on function tasker.log_written() from public;
+grant execute on function tasker.log_txid(), tasker.log_written() to tasker_producer, tasker_admin;
+grant select on tasker.queue_log to tasker_observer, tasker_admin;
 
 -- Rights on the stream: nothing for PUBLIC; the group roles have every queue, other roles those they are granted.
 

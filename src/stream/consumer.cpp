@@ -8,12 +8,20 @@
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "stream/coop.hpp"
+#include "stream/restore.hpp"
 #include "stream/rotate_events.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
 #include "stream/wake_notes.hpp"
 
 namespace tasker::stream {
+
+bool has_consumers(int32_t queue_id)
+{
+    static pg::Statement query("select from tasker.registration where sub_queue = $1 limit 1", {INT4OID});
+    pg::Spi spi;
+    return !spi.read_latest(query, {queue_id}).empty();
+}
 
 int32_t lock_or_create_consumer(std::string_view name)
 {
@@ -47,8 +55,15 @@ void move_subscription(Subscription subscription, int64_t tick_id)
     append_version(subscription);
 }
 
+// Nobody ticks a log's queue while it has no consumer, so the first one has a tick made; it gets what this
+// transaction writes, too.
 int64_t first_position(const Queue &queue)
 {
+    if (queue.has_log && !queue.external_ticker && !queue.ticker_paused) {
+        require_restored();
+        lock_ticks(queue.queue_id);
+        return make_tick(queue, sequence_value(queue.event_sequence));
+    }
     const std::optional<Tick> last = last_tick(queue.queue_id, true);
     if (!last)
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "queue \"%s\" has no tick yet", queue.name)
@@ -98,6 +113,8 @@ int32_t register_consumer(std::string_view queue_name, std::string_view consumer
         return 0;
     }
     add_subscription(queue.queue_id, consumer_id, tick_id ? *tick_id : first_position(queue));
+    if (queue.has_log)
+        note_reader(queue.queue_id);
     return 1;
 }
 

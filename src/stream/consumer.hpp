@@ -10,6 +10,9 @@ namespace tasker::stream {
 int32_t register_consumer(std::string_view queue_name, std::string_view consumer,
                           std::optional<int64_t> tick_id);
 
+// Has the queue one?
+bool has_consumers(int32_t queue_id);
+
 // The consumer, locked to the end of the transaction; made where it does not exist. Whoever registers or
 // unregisters one begins with that.
 int32_t lock_or_create_consumer(std::string_view name);

@@ -3,6 +3,7 @@
 #include "pg/settings.hpp"
 #include "pg/spi.hpp"
 #include "pg/subtransaction.hpp"
+#include "stream/consumer.hpp"
 #include "stream/restore.hpp"
 #include "stream/tick.hpp"
 
@@ -49,14 +50,17 @@ core::TickSnapshot snapshot_now()
 // again have old ids; `any_transaction` is for the look that may be the only one to find them.
 bool needs_tick(const Queue &queue, const core::TickSnapshot &now, bool any_transaction)
 {
+    if (queue.has_log && !has_consumers(queue.queue_id))
+        return false;
     const std::optional<Tick> last = last_tick(queue.queue_id);
     if (!last || sequence_value(queue.event_sequence) > last->event_seq)
         return true;
     const std::optional<core::TickSnapshot> then = find_snapshot(queue.queue_id, last->id);
-    if (any_transaction && (!then || then->xmax != now.xmax))
+    const auto offset = static_cast<uint64_t>(queue.txid_offset);
+    if (any_transaction && (!then || then->xmax - offset != now.xmax))
         return true;
     return then && std::any_of(then->running.begin(), then->running.end(),
-                               [&](uint64_t xid) { return now.sees(xid); });
+                               [&](uint64_t xid) { return now.sees(xid - offset); });
 }
 
 } // namespace
@@ -237,6 +241,8 @@ void Follower::tick(int32_t queue_id)
         state.not_before_us = now + core::kUsPerSecond;
         return;
     }
+    if (queue->has_log && is_unread(*queue, state))
+        return;
     // Clean first, then the snapshot: what commits in between marks it again.
     state.wanted = true;
     if (state.shared != nullptr) {
@@ -246,6 +252,28 @@ void Follower::tick(int32_t queue_id)
     }
     ticked_.push_back(queue_id);
     make_tick(*queue, sequence_value(queue->event_sequence));
+}
+
+// A log's queue without consumers gets no tick, and its writers are told so; who registers one takes that
+// back when he commits (note_reader). They are told first, and the consumers looked for then: whoever has
+// been registered before is found, and whoever comes later takes it back. A commit that has found the flag
+// set here all the same was visible before the snapshot of the tick that follows.
+bool Follower::is_unread(const Queue &queue, State &state)
+{
+    if (state.shared != nullptr)
+        pg_atomic_exchange_u32(&state.shared->unread, 1);
+    if (has_consumers(queue.queue_id)) {
+        if (state.shared != nullptr)
+            pg_atomic_exchange_u32(&state.shared->unread, 0);
+        return false;
+    }
+    drop_from_pending(queue.queue_id);
+    if (state.shared == nullptr)
+        return true;
+    exchange(state.shared, Dirty::taken, Dirty::clean);
+    if (pg_atomic_read_u32(&state.shared->unread) == 0) // just now, and its mark has met one that was taken
+        make_pending(queue.queue_id, state);
+    return true;
 }
 
 void Follower::done()

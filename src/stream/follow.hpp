@@ -78,6 +78,7 @@ class Follower
     void round();
     void tick(int32_t queue_id);
     bool take_settings(int32_t queue_id, State &state, const Queue &queue);
+    bool is_unread(const Queue &queue, State &state);
     void take_back();
 
     bool prepared_pending() const;

@@ -17,7 +17,9 @@ pg::NamedRows<Queue, &Queue::queue_id> queues("queue");
     "queue_tick_seq::regclass::oid, queue_switch_step1, queue_switch_step2, queue_external_ticker, "         \
     "queue_disable_insert, queue_ticker_paused, queue_paused, coalesce(queue_per_tx_limit, -1), "            \
     "queue_ticker_max_count, queue_ticker_max_lag, queue_ticker_idle_period, queue_min_tick_interval, "      \
-    "coalesce(queue_ttl, '0'), queue_max_retries from tasker.queue "
+    "coalesce(queue_ttl, '0'), queue_max_retries, "                                                          \
+    "exists (select from tasker.queue_log l where l.queue_id = queue.queue_id), "                            \
+    "coalesce((select log_offset from tasker.stream_origin), 0) from tasker.queue "
 
 int64_t interval_us(const pg::Rows &rows, int column)
 {
@@ -50,6 +52,8 @@ Queue queue_of_row(const pg::Rows &rows)
     queue.min_tick_interval_us = interval_us(rows, 20);
     queue.ttl_us = interval_us(rows, 21);
     queue.max_retries = rows.i32(0, 22);
+    queue.has_log = rows.boolean(0, 23);
+    queue.txid_offset = queue.has_log ? rows.i64(0, 24) : 0;
     return queue;
 }
 
@@ -121,8 +125,12 @@ TASKER_FUNCTION(queue_changed)
         throw pg::Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                         "function \"_queue_changed\" was not called by a trigger");
     pg::pg_call([&] { CacheInvalidateRelcache(trigger->tg_relation); });
-    // The ticker and those who wait for a batch act by the settings; a queue that is new has neither.
     const char *table = RelationGetRelationName(trigger->tg_relation);
+    if (strcmp(table, "queue_log") == 0 || strcmp(table, "stream_origin") == 0) // parts of a cached queue
+        pg::pg_call([] {
+            CacheInvalidateRelcacheByRelid(get_relname_relid("queue", get_namespace_oid("tasker", false)));
+        });
+    // The ticker and those who wait for a batch act by the settings; a queue that is new has neither.
     if (strcmp(table, "metadata_rotation") != 0 &&
         !(strcmp(table, "queue") == 0 && TRIGGER_FIRED_BY_INSERT(trigger->tg_event)))
         stream::note_settings();

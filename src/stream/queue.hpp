@@ -38,6 +38,8 @@ struct Queue
     int64_t min_tick_interval_us;
     int64_t ttl_us; // 0: none
     int32_t max_retries;
+    bool has_log;        // its events are the rows of logs: see log.hpp
+    int64_t txid_offset; // what its transaction ids are above the server's: see log.hpp
 };
 
 // The queue of that name, as it is committed at this moment or changed by this transaction. Errors:

@@ -1,7 +1,7 @@
 // create_queue() and drop_queue(): a queue's row, its tables and its sequences.
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
-#include "stream/queue.hpp"
+#include "stream/consumer.hpp"
 #include "stream/restore.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
@@ -98,13 +98,6 @@ TASKER_FUNCTION(create_queue)
 
 namespace {
 
-bool has_consumers(int32_t queue_id)
-{
-    static pg::Statement query("select from tasker.registration where sub_queue = $1 limit 1", {INT4OID});
-    pg::Spi spi;
-    return !spi.read_latest(query, {queue_id}).empty();
-}
-
 // Its ticks, its registrations, and the consumers that have no other queue. Who registers one of them on
 // another queue at this moment holds its row: so the rows are locked by a statement of their own, and those
 // that follow see what he has done.
@@ -123,6 +116,7 @@ void remove_rows_of(int32_t queue_id)
         {"delete from tasker.tick_0 where tick_queue = $1", {INT4OID}},
         {"delete from tasker.tick_1 where tick_queue = $1", {INT4OID}},
         {"delete from tasker.tick_2 where tick_queue = $1", {INT4OID}},
+        {"delete from tasker.queue_log where queue_id = $1", {INT4OID}},
         {"delete from tasker.queue where queue_id = $1", {INT4OID}},
     };
     pg::Spi spi;

@@ -9,6 +9,7 @@
 #include "stream/empty_table.hpp"
 #include "stream/event.hpp"
 #include "stream/index.hpp"
+#include "stream/log.hpp"
 #include "stream/slots.hpp"
 #include "stream/table_writer.hpp"
 #include "stream/tick.hpp"
@@ -27,13 +28,15 @@ bool is_home = false;    // the row was written here
 bool has_queues = false; // what follows is known for them only
 bool is_pending = false;
 bool is_said = false;
+int64_t log_offset = 0;
 
 void read_origin()
 {
     static pg::Statement query(
         "select exists (select from tasker.stream_origin where installation = $1 "
         "or (writer = xmin::text::bigint and ctid <> '(0,1)'::tid)), exists (select from tasker.queue), "
-        "exists (select from tasker.registration) or exists (select from tasker.retry_queue)",
+        "exists (select from tasker.registration) or exists (select from tasker.retry_queue), "
+        "coalesce((select log_offset from tasker.stream_origin), 0)",
         {TEXTOID});
     origins.begin(); // first: a change from here on must not be lost
     queues.begin();
@@ -43,6 +46,7 @@ void read_origin()
     is_home = rows.boolean(0, 1);
     has_queues = rows.boolean(0, 2);
     is_pending = !is_home && (has_queues || rows.boolean(0, 3));
+    log_offset = rows.i64(0, 4);
 }
 
 // Writes the row, where there is none, and so that it does not stand at the table's first place.
@@ -92,6 +96,15 @@ int64_t event_txid(int64_t txid)
     if (is_home && origins.still_holds()) // the lock has brought the news
         return txid;
     return restore_pending() ? txid | kAfterRestore : txid;
+}
+
+// Whoever writes into a log asks at each write, also where there is no queue at all.
+int64_t log_txid()
+{
+    const int64_t txid = current_txid();
+    if (!origins.holds() || !(is_home || queues.holds()))
+        read_origin();
+    return is_pending ? txid | kAfterRestore : txid + log_offset;
 }
 
 void note_origin()

@@ -4,7 +4,8 @@ create table tasker.stream_origin (
     origin_id    boolean primary key default true check (origin_id),
     installation text not null,
     writer       bigint not null,
-    written_at   timestamptz not null default pg_catalog.now()
+    written_at   timestamptz not null default pg_catalog.now(),
+    log_offset   bigint not null default 0 check (log_offset >= 0)
 );
 select pg_catalog.pg_extension_config_dump('tasker.stream_origin', '');
 comment on table tasker.stream_origin is
@@ -13,6 +14,8 @@ comment on column tasker.stream_origin.origin_id is 'There is one row';
 comment on column tasker.stream_origin.installation is 'System identifier, database and extension in which it was written';
 comment on column tasker.stream_origin.writer is 'The (sub)transaction that wrote it: where another one has, it was restored from a dump';
 comment on column tasker.stream_origin.written_at is 'When it was written';
+comment on column tasker.stream_origin.log_offset is
+'How much greater than the server''s the transaction ids are that log_txid() gives; after_restore() raises it';
 create trigger queue_changed after insert or update or delete or truncate on tasker.stream_origin
     for each statement execute function tasker._queue_changed();
 alter table tasker.stream_origin enable always trigger queue_changed;

@@ -158,14 +158,28 @@ static Datum with_own_id(Datum snapshot)
     return PointerGetDatum(stored);
 }
 
-// What has ended at this moment, as the type txid_snapshot has it.
-static Datum snapshot_now()
+// The ids of a log's queue are above the server's: see log.hpp.
+static Datum raised(Datum snapshot, int64_t offset)
 {
-    return pg::pg_call([] {
+    if (offset == 0)
+        return snapshot;
+    auto *stored = reinterpret_cast<StoredSnapshot *>(PG_DETOAST_DATUM_COPY(snapshot));
+    const auto by = static_cast<uint64>(offset);
+    stored->xmin += by;
+    stored->xmax += by;
+    for (uint32 i = 0; i < stored->count; i++)
+        stored->running[i] += by;
+    return PointerGetDatum(stored);
+}
+
+// What has ended at this moment, as the type txid_snapshot has it.
+static Datum snapshot_now(int64_t offset)
+{
+    return pg::pg_call([&] {
         PushActiveSnapshot(GetLatestSnapshot());
         const Datum snapshot = OidFunctionCall0(F_TXID_CURRENT_SNAPSHOT);
         PopActiveSnapshot();
-        return with_own_id(snapshot);
+        return raised(with_own_id(snapshot), offset);
     });
 }
 
@@ -180,7 +194,7 @@ int64_t make_tick(const Queue &queue, int64_t event_seq, const ExternalTick *ext
                            GetCurrentTransactionStartTimestamp()};
     append_row(table,
                {Int32GetDatum(queue.queue_id), Int64GetDatum(tick.id), TimestampTzGetDatum(tick.time),
-                snapshot_now(), Int64GetDatum(event_seq), 0},
+                snapshot_now(queue.txid_offset), Int64GetDatum(event_seq), 0},
                {false, false, false, false, false, true});
     note_tick(queue.queue_id);
     return tick.id;

@@ -1,7 +1,7 @@
 // ticker(): makes the ticks that are due, by PgQ's rules.
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
-#include "stream/queue.hpp"
+#include "stream/consumer.hpp"
 #include "stream/restore.hpp"
 #include "stream/tick.hpp"
 #include "stream/ticker.hpp"
@@ -65,6 +65,8 @@ Queue lock_queue(std::string_view name)
 
 std::optional<int64_t> tick_if_due(const Queue &queue)
 {
+    if (queue.has_log && !has_consumers(queue.queue_id))
+        return std::nullopt;
     const int64_t event_seq = sequence_value(queue.event_sequence);
     if (!is_tick_due(queue, event_seq))
         return std::nullopt;

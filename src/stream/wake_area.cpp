@@ -32,6 +32,7 @@ void begin_queue(QueueWake &queue, uint64 noted_by)
 {
     pg_atomic_init_u32(&queue.dirty, static_cast<uint32>(Dirty::clean));
     pg_atomic_init_u32(&queue.wanted, 0);
+    pg_atomic_init_u32(&queue.unread, 0);
     pg_atomic_init_u64(&queue.next_dirty, 0);
     pg_atomic_init_u64(&queue.events, 0);
     pg_atomic_init_u64(&queue.enough, PG_UINT64_MAX);

@@ -49,6 +49,7 @@ struct QueueWake
     QueueKey key; // first: the hash table finds it here
     pg_atomic_uint32 dirty;
     pg_atomic_uint32 wanted;     // a consumer has found no batch since the last tick
+    pg_atomic_uint32 unread;     // a log's queue without consumers: commits need no tick, see log.hpp
     pg_atomic_uint64 next_dirty; // QueueWake *, while pushed
     pg_atomic_uint64 events;     // committed since the ticker last took the queue off the dirty ones
     pg_atomic_uint64 enough;     // so many events call the ticker at once

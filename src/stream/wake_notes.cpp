@@ -15,6 +15,8 @@ struct Note
     bool dirty;  // there are events, or a tick is wanted without
     bool wanted; // a tick at once
     bool ticked;
+    bool log;    // a log that it reads was written
+    bool reader; // it has got a consumer
 };
 
 Note notes[kNotes];
@@ -39,6 +41,18 @@ bool some_may_be_removed() noexcept
     return some_undone || pg_atomic_read_u64(&wake_area()->removals) != noted_at;
 }
 
+// Is the queue to get a tick? What the caller has committed is visible before anybody is asked who reads it:
+// see Follower::is_unread().
+bool needs_tick(const Note &note, QueueWake *queue) noexcept
+{
+    if (note.reader)
+        pg_atomic_write_u32(&queue->unread, 0);
+    if (note.dirty || !note.log)
+        return note.dirty;
+    pg_memory_barrier();
+    return pg_atomic_read_u32(&queue->unread) == 0;
+}
+
 // Entries that may have been removed since are looked up again, and none goes meanwhile. One that is made
 // here for a queue that was dropped goes with the look that its mark leads to.
 void apply_notes_anew() noexcept
@@ -46,14 +60,15 @@ void apply_notes_anew() noexcept
     LWLockAcquire(&wake_area()->lock, LW_EXCLUSIVE);
     for (int i = 0; i < note_count; i++) {
         const Note &note = notes[i];
-        QueueWake *queue = find_queue_wake(note.queue_id, note.dirty ? HASH_ENTER_NULL : HASH_FIND);
+        QueueWake *queue =
+            find_queue_wake(note.queue_id, note.dirty || note.log ? HASH_ENTER_NULL : HASH_FIND);
         if (queue == nullptr) {
-            all_dirty = all_dirty || note.dirty;
+            all_dirty = all_dirty || note.dirty || note.log;
             continue;
         }
         if (note.wanted)
             pg_atomic_write_u32(&queue->wanted, 1);
-        if (note.dirty)
+        if (needs_tick(note, queue))
             mark_dirty(known_database_wake(), queue, note.events);
         if (note.ticked)
             set_latches(queue);
@@ -70,7 +85,7 @@ void apply_notes() noexcept
         const Note &note = notes[i];
         if (note.wanted)
             pg_atomic_write_u32(&note.queue->wanted, 1);
-        if (note.dirty)
+        if (needs_tick(note, note.queue))
             mark_dirty(known_database_wake(), note.queue, note.events);
         if (note.ticked)
             wake_waiters_of(note.queue);
@@ -107,7 +122,7 @@ void apply_prepare() noexcept
     DatabaseWake *database = known_database_wake();
     const uint64 number = pg_atomic_add_fetch_u64(&database->prepares, 1);
     for (int i = 0; i < note_count; i++) {
-        if (notes[i].dirty)
+        if (notes[i].dirty || notes[i].log)
             pg_atomic_write_u64(&notes[i].queue->prepared, number);
     }
     if (all_dirty || look_late)
@@ -166,7 +181,7 @@ Note *note_of(int32_t queue_id)
     }
     if (queue == nullptr || note_count == kNotes)
         return nullptr;
-    notes[note_count] = {queue_id, queue, 0, false, false, false};
+    notes[note_count] = {queue_id, queue, 0, false, false, false, false, false};
     return &notes[note_count++];
 }
 
@@ -180,6 +195,24 @@ void note_events(int32_t queue_id, size_t count)
     } else {
         all_dirty = some_notes;
     }
+}
+
+void note_log(int32_t queue_id, size_t count)
+{
+    if (Note *note = note_of(queue_id)) {
+        note->log = true;
+        note->events += count;
+    } else {
+        all_dirty = some_notes;
+    }
+}
+
+void note_reader(int32_t queue_id)
+{
+    if (Note *note = note_of(queue_id))
+        note->dirty = note->wanted = note->reader = true;
+    else
+        all_dirty = some_notes;
 }
 
 void note_tick(int32_t queue_id)
