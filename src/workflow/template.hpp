@@ -1,8 +1,9 @@
 // Templates: what a named task consists of, compiled from its definition and cached in the backend.
 //
 // A definition never changes under its version, so a compiled template is good for as long as its named task
-// exists; the cache is dropped by the relcache invalidation that every change of tasker.named_tasks sends.
-// The structures live in a memory context of the cache: valid until the next look-up.
+// exists. A relcache invalidation of tasker.named_tasks, which every change of that table sends, makes the
+// next look-up of each template ask whether its row is still the same; only then it is compiled anew. What a
+// look-up has returned stays valid to the end of the transaction.
 #pragma once
 
 #include "core/task_id.hpp"
@@ -21,6 +22,11 @@ enum class StepKind : char
     deferred = 'f', // waits for those of its declared parents that were created
     batch = 'b',    // its completion creates children with inputs (cursors) of their own
 };
+inline constexpr StepKind kStepKinds[] = {StepKind::standard, StepKind::decision, StepKind::deferred,
+                                          StepKind::batch};
+
+// As definitions and tasker.named_steps have it.
+const char *word_of(StepKind kind);
 
 struct StepTemplate
 {
@@ -53,9 +59,12 @@ struct Template
     const char *namespace_name;
     const char *name;
     const char *version;
-    StepTemplate *steps; // in topological order: parents come before their children
+    const char *description; // null: none
+    StepTemplate *steps; // parents come before their children, those that are not dynamic before the others
     int32_t step_count;
-    int32_t initial_count; // those that are not dynamic
+    int32_t initial_count;  // those that are not dynamic: the first ones
+    int32_t edge_count;     // all parents of all steps
+    const int32_t *by_name; // indexes into steps, ordered by name
     // From the definition's "lifecycle"; 0 where it says nothing.
     int32_t max_waiting_for_dependencies_minutes;
     int32_t max_waiting_for_retry_minutes;
@@ -70,7 +79,8 @@ const Template &template_with_id(const core::Uuid &named_task_uuid);
 const Template &template_named(std::string_view namespace_name, std::string_view name,
                                std::optional<std::string_view> version);
 
-// The step of that name, or null.
+// The step of that name or uuid, or null. A step's uuid has its number (its index plus one) in the last 32
+// bits.
 const StepTemplate *find_step(const Template &definition, std::string_view name);
 const StepTemplate *find_step(const Template &definition, const core::Uuid &named_step_uuid);
 
@@ -81,8 +91,8 @@ struct StepFlow
     const char *handler;
 };
 
-// The flows of a namespace. Errors: undefined_object for a namespace that does not exist. The span is valid
-// until the next look-up.
+// The flows of a namespace. Errors: undefined_object for a namespace that does not exist. Valid to the end of
+// the transaction.
 std::span<const StepFlow> flows_of_namespace(std::string_view namespace_name);
 
 // Does the flow carry steps?
