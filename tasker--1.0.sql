@@ -2437,7 +2437,15 @@ comment on column tasker.task_templates.named_task_uuid is 'Its key; tasks have 
 -- What names a retired task is found by the task's time: see src/workflow/retention.hpp.
 create index task_identity_task_uuid on tasker.task_identity (task_uuid);
 
+create function tasker.check_workflow_integrity() returns table (object text, problem text)
+    language c volatile rows 10 as 'MODULE_PATHNAME', 'tasker_check_workflow_integrity';
+comment on function tasker.check_workflow_integrity() is
+'Checks the rules of the workflow plane against its tables: a row for each problem, none where all holds. Of each task: its steps and what it says of them, the state in which it rests; of each step: its parents and how many are not done, its record in the queue; of both: the log of their states, without a gap and of legal transitions only, up to where they are now. Reads all tasks whose partitions are there; part of check_integrity().';
+
 -- Rights on the workflow plane: nothing for PUBLIC.
+revoke all on all functions in schema tasker from public;
+revoke all on all procedures in schema tasker from public;
+grant execute on function tasker.check_workflow_integrity() to tasker_observer, tasker_admin;
 
 -- The worker plane: what the background worker does and how it fares, and its duties as calls.
 
@@ -2711,7 +2719,9 @@ create function tasker.check_integrity() returns table (object text, problem tex
 begin atomic
     select c.object, c.problem from tasker.check_queue_integrity() c
     union all
-    select c.object, c.problem from tasker.check_stream_integrity() c;
+    select c.object, c.problem from tasker.check_stream_integrity() c
+    union all
+    select c.object, c.problem from tasker.check_workflow_integrity() c;
 end;
 comment on function tasker.check_integrity() is
 'Checks the rules of all planes against their tables and shared memory: a row for each problem, none where all holds. The comparison with shared memory is exact only while nobody writes.';

@@ -270,7 +270,9 @@ create function tasker.check_integrity() returns table (object text, problem tex
 begin atomic
     select c.object, c.problem from tasker.check_queue_integrity() c
     union all
-    select c.object, c.problem from tasker.check_stream_integrity() c;
+    select c.object, c.problem from tasker.check_stream_integrity() c
+    union all
+    select c.object, c.problem from tasker.check_workflow_integrity() c;
 end;
 comment on function tasker.check_integrity() is
 'Checks the rules of all planes against their tables and shared memory: a row for each problem, none where all holds. The comparison with shared memory is exact only while nobody writes.';

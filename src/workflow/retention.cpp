@@ -117,16 +117,6 @@ void add_task_partitions(pg::Vector<partition::DirectoryEntry> &list)
     std::sort(list.begin(), list.end(), [](const auto &a, const auto &b) { return a.lower < b.lower; });
 }
 
-// The lowest UUID of a partition's bound, which is a whole millisecond.
-Datum lowest_uuid_at(int64_t key)
-{
-    const int64_t ms = std::clamp<int64_t>(core::floor_div(key, 1000), 0, core::kMaxUnixMs);
-    core::Uuid uuid;
-    for (size_t i = 0; i < 6; i++)
-        uuid.bytes[i] = static_cast<uint8_t>(ms >> (40 - 8 * i));
-    return datum_of(uuid);
-}
-
 // Removes rows of tasks of that time, whose partition is gone.
 int64_t forget_tasks_between(int64_t lower, int64_t upper)
 {
@@ -136,8 +126,8 @@ int64_t forget_tasks_between(int64_t lower, int64_t upper)
         "delete from tasker.task_identity i using gone where i.named_task_uuid = gone.named_task_uuid and "
         "i.identity_key = gone.identity_key",
         {UUIDOID, UUIDOID, INT4OID});
-    const Datum from = pg::pg_call([&] { return lowest_uuid_at(lower); });
-    const Datum to = pg::pg_call([&] { return lowest_uuid_at(upper); });
+    const Datum from = pg::pg_call([&] { return datum_of(lowest_uuid_at(lower)); });
+    const Datum to = pg::pg_call([&] { return datum_of(lowest_uuid_at(upper)); });
     pg::Spi spi;
     return static_cast<int64_t>(
         spi.run_latest(forget_keys, {pg::Param::of_datum(from), pg::Param::of_datum(to), kForgottenAtOnce})
@@ -177,7 +167,7 @@ const char *refuse_retirement_of_log(Oid partition, int64_t lower, int64_t upper
 void hold_task(const core::Uuid &uuid)
 {
     const Oid parent = parent_of(Table::task);
-    const int64_t key = core::unix_ms_of(uuid) * 1000;
+    const int64_t key = core::unix_ms_of(uuid) * core::kUsPerMs;
     const Oid partition = partition::find_partition(parent, key);
     const bool held = OidIsValid(partition) && partition::try_hold_partition(partition);
     // What the lock was waiting for is not told by taking it: a round may have retired the partition just

@@ -75,6 +75,15 @@ void declare_workflow_sets()
         partition::register_owned_set(set);
 }
 
+core::Uuid lowest_uuid_at(int64_t key)
+{
+    const int64_t ms = std::clamp<int64_t>(core::floor_div(key, 1000), 0, core::kMaxUnixMs);
+    core::Uuid uuid;
+    for (size_t i = 0; i < 6; i++)
+        uuid.bytes[i] = static_cast<uint8_t>(ms >> (40 - 8 * i));
+    return uuid;
+}
+
 const char *name_of(Table table)
 {
     return kSets[static_cast<int>(table)].parent;

@@ -1,6 +1,7 @@
 // The partition sets of the instances.
 #pragma once
 
+#include "core/task_id.hpp"
 #include "pg/error.hpp"
 
 namespace tasker::workflow {
@@ -24,5 +25,8 @@ Oid parent_of(Table table);
 
 // The name of the parent.
 const char *name_of(Table table);
+
+// The least uuid of a bound (a key as in partition/control.hpp); bounds are whole milliseconds.
+core::Uuid lowest_uuid_at(int64_t key);
 
 } // namespace tasker::workflow
