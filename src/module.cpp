@@ -6,6 +6,7 @@
 #include "queue/shared_state.hpp"
 #include "stream/wake.hpp"
 #include "worker/launcher.hpp"
+#include "workflow/counts.hpp"
 #include "workflow/sets.hpp"
 
 extern "C" {
@@ -18,6 +19,7 @@ PGDLLEXPORT void _PG_init(void)
         tasker::queue::declare_shared_state();
         tasker::queue::declare_queue_set();
         tasker::workflow::declare_workflow_sets();
+        tasker::workflow::declare_counts();
         tasker::stream::declare_wake_area();
         tasker::worker::declare_launcher();
     });

@@ -9,6 +9,7 @@
 #include "stream/ticker.hpp"
 #include "stream/wake.hpp"
 #include "worker/shared.hpp"
+#include "workflow/counts.hpp"
 #include "workflow/retention.hpp"
 
 namespace tasker::worker {
@@ -58,6 +59,7 @@ template <class Step> void repeat(Steps &steps, Step &&step)
 void prepare(Steps &steps)
 {
     steps.transaction([] { queue::prepare(); });
+    steps.transaction([] { workflow::prepare_counts(); });
 }
 
 void sweep(Steps &steps)
@@ -78,6 +80,7 @@ void retry_events(Steps &steps)
 void seal(Steps &steps)
 {
     steps.transaction([] { queue::seal_partitions(); });
+    steps.transaction([] { workflow::seal_counts(); });
 }
 
 void expire_dedup_keys(Steps &steps)
@@ -130,8 +133,8 @@ void tick(Steps &steps)
 // Premake stands before retire, and never shares a transaction with it: what goes wrong with old partitions
 // must not keep new ones from being made.
 constexpr Duty kDuties[] = {
-    {"prepare", "builds the queue's floors and statistics in shared memory", when_asked, kHourMs, false, true,
-     true, prepare},
+    {"prepare", "builds floors and statistics in shared memory", when_asked, kHourMs, false, true, true,
+     prepare},
     {"recover_leases", "gives back records whose lease has ended", every_second, kMinuteMs, false, true,
      false, recover_leases},
     {"retry_events", "moves events that come again, or later, into their queues", when_an_event_is_due,

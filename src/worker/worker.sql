@@ -240,6 +240,9 @@ begin atomic
     select s.metric, s.labels, s.value, s.help, s.type
     from tasker._stream_metrics() s
     union all
+    select w.metric, w.labels, w.value, w.help, w.type
+    from tasker._workflow_metrics() w
+    union all
     select 'tasker_info', pg_catalog.jsonb_build_object('version', e.extversion), 1::double precision,
            'The installed version', 'gauge'
     from pg_catalog.pg_extension e
@@ -271,6 +274,8 @@ begin atomic
     select c.object, c.problem from tasker.check_queue_integrity() c
     union all
     select c.object, c.problem from tasker.check_stream_integrity() c
+    union all
+    select c.object, c.problem from tasker._check_workflow_counts() c
     union all
     select c.object, c.problem from tasker.check_workflow_integrity() c;
 end;

@@ -1,6 +1,7 @@
 #include "workflow/sets.hpp"
 
 #include "partition/owned_set.hpp"
+#include "workflow/counts.hpp"
 #include "workflow/retention.hpp"
 
 namespace tasker::workflow {
@@ -46,7 +47,7 @@ constexpr partition::OwnedSet set_of(const char *parent, const char *control, co
         .keys = keys.data(),
         .key_count = static_cast<int>(keys.size()),
         .refuse_retirement = refusal,
-        .retired = nullptr,
+        .retired = forget_counts,
         .default_retention = follows == nullptr ? "90 days" : nullptr,
         .kept_without_retention = true,
         .follows = follows,
