@@ -1,64 +1,17 @@
-// From a definition (JSON) to a template: read the steps as they were given, find who depends on whom, put
-// them into order, check what the order shows, and renumber.
+// From a definition to a template: read the steps as they were given, find who depends on whom, put them into
+// order, check what the order shows, and renumber.
 //
 // Everything is plain C, except for the walks over the graph (core/dag.hpp), which call nothing of Postgres.
-// What the template is made of lies in the memory context `keep`, all else in the current one.
 #include "workflow/template_compile.hpp"
 
 #include "core/dag.hpp"
 #include "pg/memory.hpp"
-#include "workflow/template_json.hpp"
+#include "workflow/template_draft.hpp"
 
 namespace tasker::workflow {
 namespace {
 
-constexpr int32_t kMaxAttempts = 1000;
-constexpr int32_t kMaxTimeoutSeconds = 31 * 24 * 3600;
-constexpr double kMaxBackoffSeconds = 31.0 * 24 * 3600;
-constexpr double kMaxBackoffMultiplier = 1000.0;
-constexpr double kUnset = -1.0;
 constexpr int kShownOfCycle = 20;
-
-// The steps as they were given, and what is known of them by and by.
-struct Draft
-{
-    Place place;
-    MemoryContext keep;
-    Template *result;
-    StepTemplate *steps;
-    JsonbContainer **depends_on; // null: on nothing
-    int32_t count;
-    int32_t *by_name;      // numbers of the steps, ordered by name
-    int32_t *first_parent; // core::NodeLists
-    int32_t *parents;
-    int32_t edge_count;
-    int32_t *order; // the steps so that parents come before their children
-    int32_t ordered;
-    int32_t depth;
-    int32_t *cycle;
-    int32_t cycle_length;
-};
-
-template <class T> T *array_of(int32_t count, MemoryContext memory = CurrentMemoryContext)
-{
-    return static_cast<T *>(
-        MemoryContextAllocZero(memory, static_cast<size_t>(std::max(count, 1)) * sizeof(T)));
-}
-
-const char *copy_of(std::string_view text, MemoryContext memory)
-{
-    auto *copy = static_cast<char *>(MemoryContextAlloc(memory, text.size() + 1));
-    memcpy(copy, text.data(), text.size());
-    copy[text.size()] = '\0';
-    return copy;
-}
-
-Jsonb *copy_of(const Jsonb *json, MemoryContext memory)
-{
-    auto *copy = static_cast<Jsonb *>(MemoryContextAlloc(memory, VARSIZE(json)));
-    memcpy(copy, json, VARSIZE(json));
-    return copy;
-}
 
 core::NodeLists parents_of(const Draft &draft)
 {
@@ -73,191 +26,6 @@ Place place_of_step(const Draft &draft, int32_t step)
     place.step_name = draft.steps[step].name;
     return place;
 }
-
-// --- reading
-// -------------------------------------------------------------------------------------------------
-
-template <int32_t Template::*minutes>
-void read_minutes(const Place &place, const char *key, JsonbValue &value, Template &target)
-{
-    target.*minutes = read_integer(place, key, value, 1, PG_INT32_MAX);
-}
-
-const Key<Template> lifecycle_keys[] = {
-    {"max_waiting_for_dependencies_minutes", read_minutes<&Template::max_waiting_for_dependencies_minutes>},
-    {"max_waiting_for_retry_minutes", read_minutes<&Template::max_waiting_for_retry_minutes>},
-    {"max_steps_in_process_minutes", read_minutes<&Template::max_steps_in_process_minutes>},
-    {"max_duration_minutes", read_minutes<&Template::max_duration_minutes>},
-};
-
-template <double StepTemplate::*seconds>
-void read_seconds(const Place &place, const char *key, JsonbValue &value, StepTemplate &step)
-{
-    step.*seconds = read_number(place, key, value, 0, kMaxBackoffSeconds);
-}
-
-const Key<StepTemplate> backoff_keys[] = {
-    {"base_seconds", read_seconds<&StepTemplate::backoff_base_s>},
-    {"multiplier",
-     [](const Place &place, const char *key, JsonbValue &value, StepTemplate &step) {
-         step.backoff_multiplier = read_number(place, key, value, 1, kMaxBackoffMultiplier);
-     }},
-    {"max_seconds", read_seconds<&StepTemplate::backoff_max_s>},
-    {"jitter", [](const Place &place, const char *key, JsonbValue &value,
-                  StepTemplate &step) { step.backoff_jitter = read_number(place, key, value, 0, 1); }},
-};
-
-StepKind read_kind(const Place &place, const char *key, const JsonbValue &value)
-{
-    const std::string_view word = read_string(place, key, value);
-    for (const StepKind kind : kStepKinds) {
-        if (word == word_of(kind))
-            return kind;
-    }
-    throw refusal(place, "unknown type \"%.*s\"", static_cast<int>(word.size()), word.data())
-        .hint("Types are standard, decision, deferred and batch.");
-}
-
-struct StepReading
-{
-    StepTemplate &step;
-    JsonbContainer *&depends_on;
-    MemoryContext keep;
-};
-
-const Key<StepReading> step_keys[] = {
-    {"name",
-     [](const Place &place, const char *key, JsonbValue &value, StepReading &reading) {
-         reading.step.name = copy_of(read_name(place, key, value), reading.keep);
-     }},
-    {"handler",
-     [](const Place &place, const char *key, JsonbValue &value, StepReading &reading) {
-         reading.step.handler = copy_of(read_name(place, key, value), reading.keep);
-     }},
-    {"depends_on", [](const Place &place, const char *key, JsonbValue &value,
-                      StepReading &reading) { reading.depends_on = read_array(place, key, value); }},
-    {"type", [](const Place &place, const char *key, JsonbValue &value,
-                StepReading &reading) { reading.step.kind = read_kind(place, key, value); }},
-    {"retryable", [](const Place &place, const char *key, JsonbValue &value,
-                     StepReading &reading) { reading.step.retryable = read_boolean(place, key, value); }},
-    {"max_attempts",
-     [](const Place &place, const char *key, JsonbValue &value, StepReading &reading) {
-         reading.step.max_attempts = read_integer(place, key, value, 1, kMaxAttempts);
-     }},
-    {"backoff",
-     [](const Place &place, const char *key, JsonbValue &value, StepReading &reading) {
-         Place inside = place;
-         inside.section = key;
-         read_members(inside, read_object(place, key, value), backoff_keys, reading.step);
-     }},
-    {"timeout_seconds",
-     [](const Place &place, const char *key, JsonbValue &value, StepReading &reading) {
-         reading.step.timeout_seconds = read_integer(place, key, value, 1, kMaxTimeoutSeconds);
-     }},
-    {"priority", [](const Place &place, const char *key, JsonbValue &value,
-                    StepReading &reading) { reading.step.priority = read_integer(place, key, value, 0, 9); }},
-    {"inputs",
-     [](const Place &place, const char *key, JsonbValue &value, StepReading &reading) {
-         (void)read_object(place, key, value);
-         reading.step.inputs = copy_of(JsonbValueToJsonb(&value), reading.keep);
-     }},
-};
-
-StepTemplate step_with_defaults()
-{
-    StepTemplate step{};
-    step.kind = StepKind::standard;
-    step.retryable = true;
-    step.max_attempts = 3;
-    step.backoff_base_s = 1;
-    step.backoff_multiplier = 2;
-    step.backoff_max_s = kUnset;
-    step.backoff_jitter = 0.1;
-    step.priority = kNoPriority;
-    return step;
-}
-
-// The flow has a name, too.
-void check_flow_name(const Place &place, const StepTemplate &step)
-{
-    const size_t bytes = place.namespace_name.size() + 1 + strlen(step.handler);
-    if (bytes > kMaxNameBytes)
-        throw refusal(place, "namespace and handler are too long together")
-            .detail("The flow \"%.*s/%s\" would have a name of %zu bytes; the limit is %d.",
-                    static_cast<int>(place.namespace_name.size()), place.namespace_name.data(), step.handler,
-                    bytes, kMaxNameBytes);
-}
-
-void check_backoff(const Place &place, StepTemplate &step)
-{
-    constexpr double kDefaultMax = 60;
-    if (step.backoff_max_s == kUnset)
-        step.backoff_max_s = std::max(step.backoff_base_s, kDefaultMax);
-    if (step.backoff_max_s < step.backoff_base_s)
-        throw refusal(place, "backoff: \"max_seconds\" must not be less than \"base_seconds\"")
-            .detail("They are %g and %g.", step.backoff_max_s, step.backoff_base_s);
-}
-
-void read_step(Draft &draft, int32_t number, const JsonbValue &value)
-{
-    Place place = draft.place;
-    place.step_number = number + 1;
-    if (!is_object(value))
-        throw refusal(place, "a step must be an object");
-    // The name first: it stands in all other errors.
-    JsonbContainer *object = value.val.binary.data;
-    JsonbValue name;
-    if (getKeyJsonValueFromContainer(object, "name", 4, &name) == nullptr || name.type == jbvNull)
-        throw refusal(place, "\"name\" is missing");
-    place.step_name = read_name(place, "name", name);
-
-    StepTemplate &step = draft.steps[number];
-    step = step_with_defaults();
-    StepReading reading{step, draft.depends_on[number], draft.keep};
-    read_members(place, object, step_keys, reading);
-    if (step.handler == nullptr)
-        step.handler = step.name;
-    check_flow_name(place, step);
-    check_backoff(place, step);
-}
-
-void read_steps(Draft &draft, const Place &place, const char *key, const JsonbValue &value)
-{
-    JsonbContainer *array = read_array(place, key, value);
-    const auto count = static_cast<int64_t>(JsonContainerSize(array));
-    if (count == 0)
-        throw refusal(place, "there are no steps");
-    if (count > kMaxTemplateSteps)
-        throw refusal(place, "there are too many steps")
-            .detail("There are " INT64_FORMAT "; the limit is %d.", count, kMaxTemplateSteps);
-    draft.count = static_cast<int32_t>(count);
-    draft.steps = array_of<StepTemplate>(draft.count);
-    draft.depends_on = array_of<JsonbContainer *>(draft.count);
-    Elements elements(array);
-    JsonbValue element;
-    for (int32_t i = 0; elements.next(element); i++) {
-        CHECK_FOR_INTERRUPTS();
-        read_step(draft, i, element);
-    }
-}
-
-const Key<Draft> definition_keys[] = {
-    {"description",
-     [](const Place &place, const char *key, JsonbValue &value, Draft &draft) {
-         draft.result->description = copy_of(read_string(place, key, value), draft.keep);
-     }},
-    {"lifecycle",
-     [](const Place &place, const char *key, JsonbValue &value, Draft &draft) {
-         Place inside = place;
-         inside.section = key;
-         read_members(inside, read_object(place, key, value), lifecycle_keys, *draft.result);
-     }},
-    {"steps", [](const Place &place, const char *key, JsonbValue &value,
-                 Draft &draft) { read_steps(draft, place, key, value); }},
-};
-
-// --- the graph
-// -----------------------------------------------------------------------------------------------
 
 // Fills `by_name` with the numbers of the steps.
 void sort_by_name(const StepTemplate *steps, int32_t count, int32_t *by_name)
@@ -343,7 +111,6 @@ void walk_graph(Draft &draft)
     const core::NodeVector cycle = core::find_cycle(parents, order, &memory);
     std::copy(order.begin(), order.end(), draft.order);
     std::copy(cycle.begin(), cycle.end(), draft.cycle);
-    draft.ordered = static_cast<int32_t>(order.size());
     draft.cycle_length = static_cast<int32_t>(cycle.size());
     if (cycle.empty()) {
         const core::NodeVector levels = core::levels(parents, order, &memory);
@@ -417,9 +184,6 @@ void separate_dynamic(Draft &draft)
     std::copy(initial, initial + count, draft.order);
     draft.result->initial_count = count;
 }
-
-// --- the template
-// --------------------------------------------------------------------------------------------
 
 // Calls nothing that may ereport.
 void fill_children(core::NodeLists parents, int32_t *first, int32_t *members)
@@ -498,11 +262,7 @@ Template *compile_template(Jsonb *definition, std::string_view namespace_name, s
     draft.keep = keep;
     draft.place = {namespace_name, name};
     draft.result = result;
-    if (!JB_ROOT_IS_OBJECT(definition))
-        throw refusal(draft.place, "the definition must be an object");
-    read_members(draft.place, &definition->root, definition_keys, draft);
-    if (draft.steps == nullptr)
-        throw refusal(draft.place, "\"steps\" is missing");
+    read_definition(draft, definition);
     index_names(draft);
     read_parents(draft);
     order_steps(draft);
