@@ -123,6 +123,7 @@ create table tasker.workflow_step (
     last_failure_at         timestamptz,
     next_retry_at           timestamptz,
     current_state           "char" not null,
+    step_type               "char" not null,
     retryable               boolean not null,
     priority                smallint not null,
     attempts                integer not null,
@@ -147,6 +148,7 @@ comment on column tasker.workflow_step.last_attempted_at is 'When a worker last 
 comment on column tasker.workflow_step.last_failure_at is 'When it last failed, whatever came after';
 comment on column tasker.workflow_step.next_retry_at is 'When its record becomes due: after a failure, or at the task''s run_at';
 comment on column tasker.workflow_step.current_state is 'See src/core/workflow_states.hpp';
+comment on column tasker.workflow_step.step_type is 's standard, d decision, f deferred, b batch';
 comment on column tasker.workflow_step.retryable is 'false: the first failure is the last; a worker''s word on a failure counts too';
 comment on column tasker.workflow_step.priority is '0 to 9: the template''s, else the task''s';
 comment on column tasker.workflow_step.attempts is 'Attempts begun';

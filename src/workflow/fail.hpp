@@ -1,0 +1,28 @@
+// What becomes of a step whose attempt has failed, by its worker's word or because its lease ended.
+#pragma once
+
+#include "queue/failure.hpp"
+#include "workflow/task_counts.hpp"
+#include "workflow/records.hpp"
+
+namespace tasker::workflow {
+
+struct Failure
+{
+    Datum error;                     // jsonb
+    bool retryable;                  // false: no more attempts, whatever the policy says
+    std::optional<int64_t> delay_us; // before the next attempt; else the template's back-off
+};
+
+struct FailedStep
+{
+    core::StepState state; // waiting_for_retry or error
+    int64_t record_id;     // of the attempt
+    TimestampTz due;       // of the next one
+};
+
+// Fills the change of a step in progress whose attempt has failed.
+FailedStep fail_attempt(TransitionLog &log, const Instances &instances, const StepHead &head,
+                        const StepTemplate &named, const Failure &failure, pg::RowValues &change);
+
+} // namespace tasker::workflow

@@ -1,0 +1,28 @@
+#include "workflow/task_counts.hpp"
+
+namespace tasker::workflow {
+
+core::TaskState apply_delta(Instances &instances, TransitionLog &log, const core::Uuid &task,
+                            const TaskDelta &delta, core::Walk walk, const MoveNote &note)
+{
+    core::TaskState state{};
+    const size_t noted = log.transitions.count;
+    change_task(instances, task, [&](const TaskHead &head, TupleTableSlot *, pg::RowValues &change) {
+        forget_from(log, noted);
+        const core::StepCounts counts{head.counts.active + delta.active, head.counts.waiting + delta.waiting,
+                                      head.counts.failed + delta.failed};
+        state = core::resting_state(counts);
+        move_task(log, instances, head, state, walk, note, change);
+        change.set(kTaskActiveSteps, Int32GetDatum(static_cast<int32_t>(counts.active)));
+        change.set(kTaskRetrySteps, Int32GetDatum(static_cast<int32_t>(counts.waiting)));
+        change.set(kTaskFailedSteps, Int32GetDatum(static_cast<int32_t>(counts.failed)));
+        if (delta.new_steps != 0) {
+            change.set(kTaskTotalSteps, Int32GetDatum(head.total_steps + delta.new_steps));
+            change.set(kTaskNextStepNumber, Int32GetDatum(delta.next_step_number));
+        }
+        return true;
+    });
+    return state;
+}
+
+} // namespace tasker::workflow
