@@ -2256,6 +2256,7 @@ create table tasker.workflow_step (
     last_failure_at         timestamptz,
     next_retry_at           timestamptz,
     current_state           "char" not null,
+    step_type               "char" not null,
     retryable               boolean not null,
     priority                smallint not null,
     attempts                integer not null,
@@ -2280,6 +2281,7 @@ comment on column tasker.workflow_step.last_attempted_at is 'When a worker last 
 comment on column tasker.workflow_step.last_failure_at is 'When it last failed, whatever came after';
 comment on column tasker.workflow_step.next_retry_at is 'When its record becomes due: after a failure, or at the task''s run_at';
 comment on column tasker.workflow_step.current_state is 'See src/core/workflow_states.hpp';
+comment on column tasker.workflow_step.step_type is 's standard, d decision, f deferred, b batch';
 comment on column tasker.workflow_step.retryable is 'false: the first failure is the last; a worker''s word on a failure counts too';
 comment on column tasker.workflow_step.priority is '0 to 9: the template''s, else the task''s';
 comment on column tasker.workflow_step.attempts is 'Attempts begun';
@@ -2389,6 +2391,13 @@ create trigger account_template_change after insert or update or delete or trunc
     for each statement execute function tasker.account_template_change();
 alter table tasker.step_flow enable always trigger account_template_change;
 
+create function tasker.keep_step_flow() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_keep_step_flow';
+comment on function tasker.keep_step_flow() is
+'Refuses to drop or rename a flow that carries steps: their tasks could never end.';
+create trigger keep_step_flow before delete or update of flow_id, flow_name on tasker.flow
+    for each row execute function tasker.keep_step_flow();
+
 create function tasker.define_task(namespace text, name text, definition jsonb, version text default '0.1.0')
     returns uuid
     language c as 'MODULE_PATHNAME', 'tasker_define_task';
@@ -2415,6 +2424,55 @@ comment on column tasker.task_templates.description is 'The definition''s "descr
 comment on column tasker.task_templates.named_task_uuid is 'Its key; tasks have it too';
 
 -- The engine: creating tasks, claiming and finishing steps.
+
+create function tasker.create_task(namespace text, name text, context jsonb = '{}', version text = null,
+        priority integer = 0, identity_key text = null, correlation_id uuid = null, parent_correlation_id uuid = null,
+        tags jsonb = null, initiator text = null, source_system text = null, reason text = null,
+        run_at timestamptz = null) returns uuid
+    language c as 'MODULE_PATHNAME', 'tasker_create_task';
+comment on function tasker.create_task(text, text, jsonb, text, integer, text, uuid, uuid, jsonb, text, text, text, timestamptz) is
+'Creates a task of a template with its steps, and enqueues those that wait for no other. version null: the one defined last; the task stays on it. priority: 0 (default) to 9, higher first. identity_key: while a task with it exists, that one''s uuid is returned and nothing is created. correlation_id null: the task''s own uuid. run_at: its first steps are not ready before. Result: the task''s uuid. Errors: 42704 unknown template or version; 22023 bad argument.';
+
+create function tasker.create_tasks(namespace text, name text, contexts jsonb[], version text = null,
+        priority integer = 0, identity_keys text[] = null, correlation_id uuid = null, parent_correlation_id uuid = null,
+        tags jsonb = null, initiator text = null, source_system text = null, reason text = null,
+        run_at timestamptz = null) returns uuid[]
+    language c as 'MODULE_PATHNAME', 'tasker_create_tasks';
+comment on function tasker.create_tasks(text, text, jsonb[], text, integer, text[], uuid, uuid, jsonb, text, text, text, timestamptz) is
+'Creates one task for each context, as create_task() does, much faster than one by one. identity_keys: one for each context, or null. Result: their uuids in the order of the contexts. Errors: as create_task().';
+
+create function tasker.claim_steps(namespace text, batch_size integer = 1, worker text = null, lease interval = null,
+        handlers text[] = null,
+        out workflow_step_uuid uuid, out task_uuid uuid, out task_name text, out step_name text, out handler text,
+        out attempts integer, out inputs jsonb, out context jsonb, out dependency_results jsonb, out checkpoint jsonb,
+        out correlation_id uuid, out lease_token bigint, out lease_expires_at timestamptz) returns setof record
+    language c as 'MODULE_PATHNAME', 'tasker_claim_steps';
+comment on function tasker.claim_steps(text, integer, text, interval, text[]) is
+'Claims up to batch_size ready steps of a namespace, each for one worker: for all handlers, or those given. lease null: the step''s timeout, else its flow''s lease; a step''s timeout is the longest lease there is. attempts counts this one. dependency_results: results of the direct parents by step name, null where there are more than 1000 (see step_results()). Rows: the steps, empty when nothing is ready. Errors: 42704 unknown namespace or handler; 22023 batch_size < 1 or a lease that is not positive.';
+
+create function tasker.step_results(step_uuid uuid)
+        returns table (step_name text, workflow_step_uuid uuid, results jsonb)
+    language c as 'MODULE_PATHNAME', 'tasker_step_results';
+comment on function tasker.step_results(uuid) is
+'The results of the steps that this one depends on, as far as they are done: the name, uuid and results of each direct parent. Errors: 42704 unknown step.';
+
+create function tasker.complete_step(workflow_step_uuid uuid, results jsonb = null, create_steps jsonb = null,
+        lease_token bigint = null) returns text
+    language c as 'MODULE_PATHNAME', 'tasker_complete_step';
+comment on function tasker.complete_step(uuid, jsonb, jsonb, bigint) is
+'Says that a claimed step is done. Stores its results, enqueues the steps that waited for nothing else, and finishes the task with its last step, all in this transaction. create_steps, for decision and batch steps: an array of the names of steps to create, or of objects {"name", "as", "inputs"}. With a lease_token it counts only under that very claim. Result: the task''s state afterwards. Errors: 42704 unknown step; 55000 it is not in progress, or the lease is lost; 22023 create_steps does not fit.';
+
+create function tasker.complete_steps(workflow_step_uuids uuid[], results jsonb[] = null,
+        lease_tokens bigint[] = null) returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_complete_steps';
+comment on function tasker.complete_steps(uuid[], jsonb[], bigint[]) is
+'Completes several steps, of one task or of many, all or nothing. Result: how many. Errors: as complete_step(); 22023 for arrays of different length, or a step given twice.';
+
+create function tasker.fail_step(workflow_step_uuid uuid, error jsonb, retryable boolean = true,
+        backoff_seconds integer = null, lease_token bigint = null) returns text
+    language c as 'MODULE_PATHNAME', 'tasker_fail_step';
+comment on function tasker.fail_step(uuid, jsonb, boolean, integer, bigint) is
+'Says that a claimed step has failed. It is tried again while it is retryable and attempts are left: after backoff_seconds, or else after the template''s back-off. With retryable false, or no attempt left, it is in error, and its record a dead letter. Result: the step''s state afterwards, waiting_for_retry or error. Errors: 42704 unknown step; 55000 it is not in progress, or the lease is lost; 22023 negative backoff_seconds.';
 
 -- Steering tasks: cancel, retry, reset, resolve by hand.
 

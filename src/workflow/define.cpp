@@ -178,6 +178,14 @@ core::Uuid write_definition(const Request &request, const Template &compiled)
     return task;
 }
 
+TriggerData *trigger_data(FunctionCallInfo call, const char *function)
+{
+    if (!CALLED_AS_TRIGGER(call))
+        throw pg::Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                        "function %s can only be called as a trigger", function);
+    return reinterpret_cast<TriggerData *>(call->context);
+}
+
 core::Uuid define(const Request &request)
 {
     if (const auto defined = find_defined(request))
@@ -228,11 +236,25 @@ TASKER_FUNCTION(get_task_template)
 // Makes every session look again what is defined, once the change has committed.
 TASKER_FUNCTION(account_template_change)
 {
-    if (!CALLED_AS_TRIGGER(args.call()))
-        throw pg::Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                        "function account_template_change can only be called as a trigger");
-    CacheInvalidateRelcache(reinterpret_cast<TriggerData *>(args.call()->context)->tg_relation);
+    CacheInvalidateRelcache(trigger_data(args.call(), "account_template_change")->tg_relation);
     return PointerGetDatum(nullptr);
+}
+
+// Before a flow is deleted, or gets another name or number.
+TASKER_FUNCTION(keep_step_flow)
+{
+    TriggerData *trigger = trigger_data(args.call(), "keep_step_flow");
+    HeapTuple row = trigger->tg_trigtuple;
+    TupleDesc descriptor = RelationGetDescr(trigger->tg_relation);
+    bool null = false;
+    const int32_t flow_id =
+        DatumGetInt32(SPI_getbinval(row, descriptor, SPI_fnumber(descriptor, "flow_id"), &null));
+    if (carries_steps(flow_id))
+        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "flow \"%s\" carries steps of tasks",
+                        SPI_getvalue(row, descriptor, SPI_fnumber(descriptor, "flow_name")))
+            .detail("Steps of defined tasks are handed out through it.")
+            .hint("Stop it with tasker.pause_flow().");
+    return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : row);
 }
 
 } // namespace tasker::workflow

@@ -11,6 +11,13 @@ create trigger account_template_change after insert or update or delete or trunc
     for each statement execute function tasker.account_template_change();
 alter table tasker.step_flow enable always trigger account_template_change;
 
+create function tasker.keep_step_flow() returns trigger
+    language c as 'MODULE_PATHNAME', 'tasker_keep_step_flow';
+comment on function tasker.keep_step_flow() is
+'Refuses to drop or rename a flow that carries steps: their tasks could never end.';
+create trigger keep_step_flow before delete or update of flow_id, flow_name on tasker.flow
+    for each row execute function tasker.keep_step_flow();
+
 create function tasker.define_task(namespace text, name text, definition jsonb, version text default '0.1.0')
     returns uuid
     language c as 'MODULE_PATHNAME', 'tasker_define_task';

@@ -126,7 +126,7 @@ const char *cycle_text(const Draft &draft)
     for (int32_t i = 0; i < shown; i++)
         appendStringInfo(&text, "%s -> ", draft.steps[draft.cycle[i]].name);
     if (shown < draft.cycle_length)
-        appendStringInfo(&text, "… (%d more) -> ", draft.cycle_length - shown);
+        appendStringInfo(&text, "... (%d more) -> ", draft.cycle_length - shown);
     appendStringInfoString(&text, draft.steps[draft.cycle[0]].name);
     return text.data;
 }

@@ -23,7 +23,7 @@ const char *json_text(const JsonbValue &value)
     const auto bytes = static_cast<int>(strlen(text));
     if (bytes <= kShownBytes)
         return text;
-    return psprintf("%.*s…", pg_mbcliplen(text, bytes, kShownBytes), text);
+    return psprintf("%.*s...", pg_mbcliplen(text, bytes, kShownBytes), text);
 }
 
 pg::Error wrong_value(const Place &place, const char *key, const JsonbValue &value, const char *wanted)
