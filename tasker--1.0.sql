@@ -2478,9 +2478,452 @@ comment on function tasker.fail_step(uuid, jsonb, boolean, integer, bigint) is
 
 -- Transitions as events of the stream.
 
--- Views over the instances, with tasker-core's columns.
+-- Views over the instances, with tasker-core's columns. A view adds words and times to its table and joins nothing that
+-- it does not need, so that a look-up by the key in it is one in the table: of one row, in one partition.
 
--- Reading: readiness of steps, execution context of tasks, dependencies.
+create function tasker.uuid_time(uuid uuid) returns timestamptz
+    language c immutable strict parallel safe as 'MODULE_PATHNAME', 'tasker_uuid_time';
+comment on function tasker.uuid_time(uuid) is
+'The time that a UUIDv7 carries, to the millisecond: when a task was created, from the uuid of the task or of any of its steps.';
+create function tasker.uuid_at("time" timestamptz) returns uuid
+    language c immutable strict parallel safe as 'MODULE_PATHNAME', 'tasker_uuid_at';
+comment on function tasker.uuid_at(timestamptz) is
+'The lowest UUIDv7 of a time, to the millisecond: what was created since is "task_uuid >= tasker.uuid_at(since)", and only the partitions of that time are read.';
+
+create function tasker._task_state_word(state "char") returns text
+    language c immutable strict parallel safe as 'MODULE_PATHNAME', 'tasker_task_state_word';
+comment on function tasker._task_state_word("char") is 'The word for a state of a task as the tables store it.';
+create function tasker._step_state_word(state "char") returns text
+    language c immutable strict parallel safe as 'MODULE_PATHNAME', 'tasker_step_state_word';
+comment on function tasker._step_state_word("char") is 'The word for a state of a step as the tables store it.';
+create function tasker._last_task_transition(task_uuid uuid) returns integer
+    language c stable strict parallel safe as 'MODULE_PATHNAME', 'tasker_last_task_transition';
+comment on function tasker._last_task_transition(uuid) is
+'sort_key of the newest transition of a task: one look-up by key. Result: null when there is no such task.';
+create function tasker._last_step_transition(workflow_step_uuid uuid) returns integer
+    language c stable strict parallel safe as 'MODULE_PATHNAME', 'tasker_last_step_transition';
+comment on function tasker._last_step_transition(uuid) is
+'sort_key of the newest transition of a step: one look-up by key. Result: null when there is no such step.';
+
+create view tasker.tasks as
+select t.task_uuid, t.named_task_uuid,
+       t.current_state in ('c', 'm') as complete,
+       tasker.uuid_time(t.task_uuid) as requested_at,
+       case when t.current_state in ('c', 'm') then t.state_entered_at end as completed_at,
+       t.initiator, t.source_system, t.reason, t.tags, t.context, t.identity_key,
+       tasker.uuid_time(t.task_uuid) as created_at,
+       t.updated_at,
+       t.priority::integer as priority,
+       t.correlation_id, t.parent_correlation_id,
+       tasker._task_state_word(t.current_state) as current_state,
+       t.state_entered_at, t.run_at, t.total_steps,
+       n.name as task_name, s.name as namespace_name, n.version
+from tasker.task t
+left join tasker.named_tasks n on n.named_task_uuid = t.named_task_uuid
+left join tasker.task_namespaces s on s.task_namespace_uuid = n.task_namespace_uuid;
+comment on view tasker.tasks is
+'Tasks. By task_uuid one partition is read; by correlation_id, parent_correlation_id and tags (operators @> and @?) an index of each; "task_uuid >= tasker.uuid_at(time)" reads what was created since.';
+comment on column tasker.tasks.task_uuid is 'UUIDv7';
+comment on column tasker.tasks.named_task_uuid is 'The version of the template it began with';
+comment on column tasker.tasks.complete is 'Is all of it done: complete or resolved_manually';
+comment on column tasker.tasks.requested_at is 'The same as created_at';
+comment on column tasker.tasks.completed_at is 'When it was done; null while it is not';
+comment on column tasker.tasks.initiator is 'Who asked for it';
+comment on column tasker.tasks.source_system is 'Where it was asked for';
+comment on column tasker.tasks.reason is 'Why';
+comment on column tasker.tasks.tags is 'Anything to find it by';
+comment on column tasker.tasks.context is 'What its steps work on';
+comment on column tasker.tasks.identity_key is 'What makes it the same task when it is created again';
+comment on column tasker.tasks.created_at is 'When it was created, to the millisecond';
+comment on column tasker.tasks.updated_at is 'When its row last changed';
+comment on column tasker.tasks.priority is '0 to 9, higher first';
+comment on column tasker.tasks.correlation_id is 'For tracing over systems';
+comment on column tasker.tasks.parent_correlation_id is 'Correlation id of what has caused this task';
+comment on column tasker.tasks.current_state is
+'pending, initializing, enqueuing_steps, steps_in_process, evaluating_results, waiting_for_dependencies, waiting_for_retry, blocked_by_failures, complete, error, cancelled or resolved_manually';
+comment on column tasker.tasks.state_entered_at is 'When it came into its current state';
+comment on column tasker.tasks.run_at is 'Its first steps are not ready before; null: at once';
+comment on column tasker.tasks.total_steps is 'Steps that it has by now';
+comment on column tasker.tasks.task_name is 'Name of the template';
+comment on column tasker.tasks.namespace_name is 'Namespace of the template';
+comment on column tasker.tasks.version is 'Version of the template';
+
+create view tasker.workflow_steps as
+select s.workflow_step_uuid,
+       tasker.task_of(s.workflow_step_uuid) as task_uuid,
+       s.named_step_uuid, s.retryable, s.max_attempts,
+       s.current_state in ('s', 'o', 'f') as in_process,
+       s.current_state in ('c', 'm') as processed,
+       case when s.current_state in ('c', 'm') then s.state_entered_at end as processed_at,
+       s.attempts, s.last_attempted_at, s.backoff_request_seconds,
+       coalesce(s.inputs, (
+           select step -> 'inputs'
+           from tasker.named_steps i
+           join tasker.named_tasks d on d.named_task_uuid = i.named_task_uuid
+           cross join lateral pg_catalog.jsonb_array_elements(d.configuration -> 'steps') as steps (step)
+           where i.named_step_uuid = s.named_step_uuid and step ->> 'name' = i.name)) as inputs,
+       s.results,
+       tasker.uuid_time(s.workflow_step_uuid) as created_at,
+       s.state_entered_at as updated_at,
+       s.priority::integer as priority,
+       s.checkpoint,
+       coalesce(s.name, n.name) as name,
+       tasker._step_state_word(s.current_state) as current_state,
+       s.state_entered_at, s.last_failure_at, s.next_retry_at, s.total_parents,
+       s.total_parents - s.remaining_parents as completed_parents,
+       s.processor, s.error, n.handler,
+       case s.step_type when 'd' then 'decision' when 'f' then 'deferred' when 'b' then 'batch' else 'standard' end as step_type,
+       s.record_id
+from tasker.workflow_step s
+left join tasker.named_steps n on n.named_step_uuid = s.named_step_uuid;
+comment on view tasker.workflow_steps is
+'Steps of tasks. By workflow_step_uuid one partition is read. For the steps of a task call get_workflow_steps(task_uuid), or say "workflow_step_uuid between task_uuid and tasker.last_step_of(task_uuid)": a range of the key.';
+comment on column tasker.workflow_steps.workflow_step_uuid is 'The task''s uuid with the number of the step in its last 32 bits';
+comment on column tasker.workflow_steps.task_uuid is 'The task, computed from the step''s uuid';
+comment on column tasker.workflow_steps.named_step_uuid is 'The step of the template';
+comment on column tasker.workflow_steps.retryable is 'false: it has failed for good, or its first failure will be';
+comment on column tasker.workflow_steps.max_attempts is 'Attempts before it is in error';
+comment on column tasker.workflow_steps.in_process is 'Does a worker hold it';
+comment on column tasker.workflow_steps.processed is 'Is it done: complete or resolved_manually';
+comment on column tasker.workflow_steps.processed_at is 'When it was done; null while it is not';
+comment on column tasker.workflow_steps.attempts is 'Attempts begun';
+comment on column tasker.workflow_steps.last_attempted_at is 'When a worker last claimed it';
+comment on column tasker.workflow_steps.backoff_request_seconds is 'Delay that the worker asked for at its last failure';
+comment on column tasker.workflow_steps.inputs is 'Its inputs: its own, or those of the template';
+comment on column tasker.workflow_steps.results is 'What it returned';
+comment on column tasker.workflow_steps.created_at is 'When its task was created, to the millisecond';
+comment on column tasker.workflow_steps.updated_at is 'When it came into its current state';
+comment on column tasker.workflow_steps.priority is '0 to 9, higher first';
+comment on column tasker.workflow_steps.checkpoint is 'How far it has come: see checkpoint_step()';
+comment on column tasker.workflow_steps.name is 'Its name: its own where it was created while the task ran, else the template''s';
+comment on column tasker.workflow_steps.current_state is
+'pending, enqueued, in_progress, enqueued_for_orchestration, enqueued_as_error_for_orchestration, waiting_for_retry, complete, error, cancelled or resolved_manually';
+comment on column tasker.workflow_steps.state_entered_at is 'When it came into its current state';
+comment on column tasker.workflow_steps.last_failure_at is 'When it last failed, whatever came after';
+comment on column tasker.workflow_steps.next_retry_at is 'When it becomes due: after a failure, or at the task''s run_at';
+comment on column tasker.workflow_steps.total_parents is 'Steps that it depends on';
+comment on column tasker.workflow_steps.completed_parents is 'Those of them that are done';
+comment on column tasker.workflow_steps.processor is 'The worker that holds it, or held it last';
+comment on column tasker.workflow_steps.error is 'Its last failure';
+comment on column tasker.workflow_steps.handler is 'What the worker has to run';
+comment on column tasker.workflow_steps.step_type is 'standard, decision, deferred or batch';
+comment on column tasker.workflow_steps.record_id is 'Its record in the queue; 0: none';
+
+create view tasker.workflow_step_edges as
+select e.from_step_uuid, e.to_step_uuid,
+       coalesce(e.name, 'provides') as name,
+       tasker.uuid_time(e.from_step_uuid) as created_at,
+       tasker.uuid_time(e.from_step_uuid) as updated_at,
+       tasker.task_of(e.from_step_uuid) as task_uuid
+from tasker.workflow_step_edge e;
+comment on view tasker.workflow_step_edges is
+'Which step waits for which. By from_step_uuid one partition is read; by to_step_uuid an index of each. For the edges of a task call get_workflow_step_edges(task_uuid).';
+comment on column tasker.workflow_step_edges.from_step_uuid is 'The parent';
+comment on column tasker.workflow_step_edges.to_step_uuid is 'The child, which waits for it';
+comment on column tasker.workflow_step_edges.name is 'What the edge provides';
+comment on column tasker.workflow_step_edges.created_at is 'When the task was created, to the millisecond';
+comment on column tasker.workflow_step_edges.updated_at is 'The same as created_at: edges do not change';
+comment on column tasker.workflow_step_edges.task_uuid is 'The task, computed from the parent''s uuid';
+
+create view tasker.task_transitions as
+select t.task_uuid,
+       tasker._task_state_word(t.to_state) as to_state,
+       tasker._task_state_word(t.from_state) as from_state,
+       coalesce(t.metadata, '{}') as metadata,
+       t.sort_key,
+       t.sort_key = tasker._last_task_transition(t.task_uuid) as most_recent,
+       t.created_at,
+       t.created_at as updated_at,
+       t.processor_uuid,
+       coalesce(t.metadata, '{}') as transition_metadata,
+       t.processor, t.txid
+from tasker.task_transition t;
+comment on view tasker.task_transitions is
+'Log of the states of tasks. By task_uuid one partition is read. most_recent costs a look-up of the task for each row for which it is asked.';
+comment on column tasker.task_transitions.task_uuid is 'The task';
+comment on column tasker.task_transitions.to_state is 'The state that it came into';
+comment on column tasker.task_transitions.from_state is 'The state before; null: it was created';
+comment on column tasker.task_transitions.metadata is 'More about it';
+comment on column tasker.task_transitions.sort_key is '1, 2, … for each task';
+comment on column tasker.task_transitions.most_recent is 'Is this the transition into the current state';
+comment on column tasker.task_transitions.created_at is 'When';
+comment on column tasker.task_transitions.updated_at is 'The same as created_at: the log is only appended to';
+comment on column tasker.task_transitions.processor_uuid is 'Who did it, where a uuid was given';
+comment on column tasker.task_transitions.transition_metadata is 'The same as metadata';
+comment on column tasker.task_transitions.processor is 'Who did it, where a name was given';
+comment on column tasker.task_transitions.txid is 'The transaction that wrote it';
+
+create view tasker.workflow_step_transitions as
+select t.workflow_step_uuid,
+       tasker._step_state_word(t.to_state) as to_state,
+       tasker._step_state_word(t.from_state) as from_state,
+       coalesce(t.metadata, '{}') as metadata,
+       t.sort_key,
+       t.sort_key = tasker._last_step_transition(t.workflow_step_uuid) as most_recent,
+       t.created_at,
+       t.created_at as updated_at,
+       t.processor_uuid, t.processor, t.txid,
+       tasker.task_of(t.workflow_step_uuid) as task_uuid
+from tasker.workflow_step_transition t;
+comment on view tasker.workflow_step_transitions is
+'Log of the states of steps. By workflow_step_uuid one partition is read; for all steps of a task call get_workflow_step_transitions(task_uuid). most_recent costs a look-up of the step for each row for which it is asked.';
+comment on column tasker.workflow_step_transitions.workflow_step_uuid is 'The step';
+comment on column tasker.workflow_step_transitions.to_state is 'The state that it came into';
+comment on column tasker.workflow_step_transitions.from_state is 'The state before; null: it was created';
+comment on column tasker.workflow_step_transitions.metadata is 'More about it';
+comment on column tasker.workflow_step_transitions.sort_key is '1, 2, … for each step';
+comment on column tasker.workflow_step_transitions.most_recent is 'Is this the transition into the current state';
+comment on column tasker.workflow_step_transitions.created_at is 'When';
+comment on column tasker.workflow_step_transitions.updated_at is 'The same as created_at: the log is only appended to';
+comment on column tasker.workflow_step_transitions.processor_uuid is 'Who did it, where a uuid was given';
+comment on column tasker.workflow_step_transitions.processor is 'Who did it, where a name was given';
+comment on column tasker.workflow_step_transitions.txid is 'The transaction that wrote it';
+comment on column tasker.workflow_step_transitions.task_uuid is 'The task, computed from the step''s uuid';
+
+-- What belongs to one task, as a range of the key. The planner puts these queries in the place of the call, so conditions
+-- and columns of the caller reach the table, and one partition is read.
+
+create function tasker.get_workflow_steps(task_uuid uuid) returns setof tasker.workflow_steps
+    language sql stable parallel safe
+begin atomic
+    select s.* from tasker.workflow_steps s
+    where s.workflow_step_uuid >= get_workflow_steps.task_uuid
+      and s.workflow_step_uuid <= tasker.last_step_of(get_workflow_steps.task_uuid)
+    order by s.workflow_step_uuid;
+end;
+comment on function tasker.get_workflow_steps(uuid) is
+'The steps of a task in the order of their numbers, from its partition alone. Result: rows of workflow_steps, none for a task that does not exist.';
+create function tasker.get_workflow_step_edges(task_uuid uuid) returns setof tasker.workflow_step_edges
+    language sql stable parallel safe
+begin atomic
+    select e.* from tasker.workflow_step_edges e
+    where e.from_step_uuid >= get_workflow_step_edges.task_uuid
+      and e.from_step_uuid <= tasker.last_step_of(get_workflow_step_edges.task_uuid)
+    order by e.from_step_uuid, e.to_step_uuid;
+end;
+comment on function tasker.get_workflow_step_edges(uuid) is
+'The edges between the steps of a task, from its partition alone. Result: rows of workflow_step_edges, none for a task that does not exist.';
+create function tasker.get_task_transitions(task_uuid uuid) returns setof tasker.task_transitions
+    language sql stable parallel safe
+begin atomic
+    select t.* from tasker.task_transitions t
+    where t.task_uuid = get_task_transitions.task_uuid
+    order by t.sort_key;
+end;
+comment on function tasker.get_task_transitions(uuid) is
+'The log of a task''s states, oldest first, from its partition alone. Result: rows of task_transitions, none for a task that does not exist.';
+create function tasker.get_workflow_step_transitions(task_or_step_uuid uuid)
+    returns setof tasker.workflow_step_transitions
+    language sql stable parallel safe
+begin atomic
+    select t.* from tasker.workflow_step_transitions t
+    where t.workflow_step_uuid >= get_workflow_step_transitions.task_or_step_uuid
+      and t.workflow_step_uuid <= case
+          when get_workflow_step_transitions.task_or_step_uuid = tasker.task_of(get_workflow_step_transitions.task_or_step_uuid)
+          then tasker.last_step_of(get_workflow_step_transitions.task_or_step_uuid)
+          else get_workflow_step_transitions.task_or_step_uuid end
+    order by t.workflow_step_uuid, t.sort_key;
+end;
+comment on function tasker.get_workflow_step_transitions(uuid) is
+'The log of the states of one step, or of all steps of a task, oldest first, from its partition alone. Result: rows of workflow_step_transitions, none for a uuid that does not exist.';
+
+grant execute on function tasker.uuid_time(uuid), tasker.uuid_at(timestamptz), tasker.task_of(uuid),
+    tasker.last_step_of(uuid), tasker._task_state_word("char"), tasker._step_state_word("char"),
+    tasker._last_task_transition(uuid), tasker._last_step_transition(uuid), tasker.get_workflow_steps(uuid),
+    tasker.get_workflow_step_edges(uuid), tasker.get_task_transitions(uuid),
+    tasker.get_workflow_step_transitions(uuid)
+    to tasker_observer, tasker_worker, tasker_producer, tasker_admin;
+grant select on tasker.tasks, tasker.workflow_steps, tasker.workflow_step_edges, tasker.task_transitions,
+    tasker.workflow_step_transitions
+    to tasker_observer, tasker_admin;
+
+-- Reading: readiness of steps, execution context of tasks, dependencies. All of it costs what the task has in steps and
+-- edges, whatever else is in the tables.
+
+create function tasker.get_step_readiness_status(input_task_uuid uuid, step_uuids uuid[] default null)
+    returns table (workflow_step_uuid uuid, task_uuid uuid, named_step_uuid uuid, name text, current_state text,
+        dependencies_satisfied boolean, retry_eligible boolean, ready_for_execution boolean,
+        last_failure_at timestamptz, next_retry_at timestamptz, total_parents integer, completed_parents integer,
+        attempts integer, max_attempts integer, backoff_request_seconds integer, last_attempted_at timestamptz)
+    language c stable parallel restricted rows 20 as 'MODULE_PATHNAME', 'tasker_get_step_readiness_status';
+comment on function tasker.get_step_readiness_status(uuid, uuid[]) is
+'How ready the steps of a task are, or those of them that are given, by uuid. ready_for_execution: a worker could claim the step now: it is enqueued or waits for a retry that is due, and all its parents are done (a step is enqueued as soon as they are). retry_eligible: the first attempt always; then while it is retryable and has attempts left. last_failure_at: the last failure, whatever came after it. Result: none for a task that does not exist. Errors: 22023.';
+create function tasker.get_step_readiness_status_batch(input_task_uuids uuid[], step_uuids uuid[] default null)
+    returns table (workflow_step_uuid uuid, task_uuid uuid, named_step_uuid uuid, name text, current_state text,
+        dependencies_satisfied boolean, retry_eligible boolean, ready_for_execution boolean,
+        last_failure_at timestamptz, next_retry_at timestamptz, total_parents integer, completed_parents integer,
+        attempts integer, max_attempts integer, backoff_request_seconds integer, last_attempted_at timestamptz)
+    language c stable parallel restricted as 'MODULE_PATHNAME', 'tasker_get_step_readiness_status_batch';
+comment on function tasker.get_step_readiness_status_batch(uuid[], uuid[]) is
+'get_step_readiness_status() of several tasks, ordered by task and step; a task that is given twice counts once. Errors: 22023.';
+
+create function tasker.get_task_execution_context(input_task_uuid uuid)
+    returns table (task_uuid uuid, named_task_uuid uuid, status text, total_steps bigint, pending_steps bigint,
+        in_progress_steps bigint, completed_steps bigint, failed_steps bigint, ready_steps bigint,
+        execution_status text, recommended_action text, completion_percentage numeric, health_status text,
+        enqueued_steps bigint, waiting_for_retry_steps bigint)
+    language c stable parallel restricted rows 1 as 'MODULE_PATHNAME', 'tasker_get_task_execution_context';
+comment on function tasker.get_task_execution_context(uuid) is
+'How a task stands: its steps by state, and what is to be done. execution_status and recommended_action: blocked_by_failures, handle_failures (a step is in error); has_ready_steps, execute_ready_steps; processing, wait_for_completion; all_complete, finalize_task; waiting_for_dependencies, wait_for_dependencies. health_status: blocked (a step is in error), recovering (a step waits for its retry), healthy, unknown (a step''s state cannot be read). Result: one row, none for a task that does not exist. Errors: 22023.';
+create function tasker.get_task_execution_contexts_batch(input_task_uuids uuid[])
+    returns table (task_uuid uuid, named_task_uuid uuid, status text, total_steps bigint, pending_steps bigint,
+        in_progress_steps bigint, completed_steps bigint, failed_steps bigint, ready_steps bigint,
+        execution_status text, recommended_action text, completion_percentage numeric, health_status text,
+        enqueued_steps bigint, waiting_for_retry_steps bigint)
+    language c stable parallel restricted as 'MODULE_PATHNAME', 'tasker_get_task_execution_contexts_batch';
+comment on function tasker.get_task_execution_contexts_batch(uuid[]) is
+'get_task_execution_context() of several tasks, ordered by task; a task that is given twice counts once. Errors: 22023.';
+
+create function tasker.get_current_task_state(p_task_uuid uuid) returns text
+    language c stable parallel restricted as 'MODULE_PATHNAME', 'tasker_get_current_task_state';
+comment on function tasker.get_current_task_state(uuid) is
+'The state of a task. Result: null for a task that does not exist. Errors: 22023.';
+create function tasker.get_current_step_state(p_step_uuid uuid) returns text
+    language c stable parallel restricted as 'MODULE_PATHNAME', 'tasker_get_current_step_state';
+comment on function tasker.get_current_step_state(uuid) is
+'The state of a step. Result: null for a step that does not exist. Errors: 22023.';
+
+create function tasker._count_ready_steps(task_uuid uuid) returns bigint
+    language c stable strict parallel restricted as 'MODULE_PATHNAME', 'tasker_count_ready_steps';
+comment on function tasker._count_ready_steps(uuid) is
+'How many steps of a task a worker could claim now. Internal: see get_task_ready_info().';
+create function tasker.get_task_ready_info(p_task_uuid uuid)
+    returns table (task_uuid uuid, task_name text, priority integer, namespace_name text, ready_steps_count bigint,
+        computed_priority numeric, current_state text)
+    language sql stable parallel restricted rows 1
+begin atomic
+    select t.task_uuid, t.task_name, t.priority, t.namespace_name, tasker._count_ready_steps(t.task_uuid),
+           case
+               when a.hours_in_state < 1 then t.priority + a.hours * 0.1
+               when a.hours_in_state < 24 then t.priority * pg_catalog.exp(- a.hours_in_state / 12)
+               else 0.1
+           end,
+           t.current_state
+    from tasker.tasks t
+    cross join lateral (select
+        extract(epoch from pg_catalog.clock_timestamp() - t.created_at) / 3600 as hours,
+        extract(epoch from pg_catalog.clock_timestamp() - t.state_entered_at) / 3600 as hours_in_state) a
+    where t.task_uuid = get_task_ready_info.p_task_uuid;
+end;
+comment on function tasker.get_task_ready_info(uuid) is
+'What get_next_ready_tasks() says of a task, for any task, ready or not; computed_priority by the same rule: ageing up 0.1 an hour during the first hour in a state, then decaying with exp(-hours/12), 0.1 from 24 hours on. Result: one row, none for a task that does not exist. Errors: none.';
+
+create function tasker.calculate_dependency_levels(input_task_uuid uuid)
+    returns table (workflow_step_uuid uuid, dependency_level integer)
+    language c stable parallel restricted rows 20 as 'MODULE_PATHNAME', 'tasker_calculate_dependency_levels';
+comment on function tasker.calculate_dependency_levels(uuid) is
+'The level of every step of a task, in order: 0 for a step without parents, else one more than the highest level of its parents. Result: none for a task that does not exist. Errors: 22023.';
+create function tasker.get_step_transitive_dependencies(target_step_uuid uuid)
+    returns table (workflow_step_uuid uuid, task_uuid uuid, named_step_uuid uuid, step_name text, results jsonb,
+        processed boolean, distance integer)
+    language c stable parallel restricted rows 20 as 'MODULE_PATHNAME', 'tasker_get_step_transitive_dependencies';
+comment on function tasker.get_step_transitive_dependencies(uuid) is
+'All steps that a step depends on, directly or through others, each of them once, by distance (1: a parent; the shortest way counts) and uuid. Result: none for a step without parents, or that does not exist. Errors: 22023.';
+create function tasker.get_step_dag_relationships(input_task_uuid uuid)
+    returns table (workflow_step_uuid uuid, task_uuid uuid, named_step_uuid uuid, parent_step_uuids jsonb,
+        child_step_uuids jsonb, parent_count bigint, child_count bigint, is_root_step boolean, is_leaf_step boolean,
+        min_depth_from_root integer)
+    language c stable parallel restricted rows 20 as 'MODULE_PATHNAME', 'tasker_get_step_dag_relationships';
+comment on function tasker.get_step_dag_relationships(uuid) is
+'The rows of step_dag_relationships of one task, computed at once. Result: none for a task that does not exist. Errors: 22023.';
+
+create function tasker._step_relations(workflow_step_uuid uuid)
+    returns table (parent_step_uuids jsonb, child_step_uuids jsonb, parent_count bigint, child_count bigint,
+        min_depth_from_root integer)
+    language c stable strict parallel restricted rows 1 as 'MODULE_PATHNAME', 'tasker_step_relations';
+comment on function tasker._step_relations(uuid) is
+'The parents and children of a step, and its distance from the nearest root. Internal: see step_dag_relationships.';
+create view tasker.step_dag_relationships as
+select s.workflow_step_uuid,
+       tasker.task_of(s.workflow_step_uuid) as task_uuid,
+       s.named_step_uuid, r.parent_step_uuids, r.child_step_uuids, r.parent_count, r.child_count,
+       r.parent_count = 0 as is_root_step,
+       r.child_count = 0 as is_leaf_step,
+       r.min_depth_from_root
+from tasker.workflow_step s
+cross join lateral tasker._step_relations(s.workflow_step_uuid) r;
+comment on view tasker.step_dag_relationships is
+'Parents and children of steps. By workflow_step_uuid one partition is read; for a whole task call get_step_dag_relationships(task_uuid).';
+comment on column tasker.step_dag_relationships.workflow_step_uuid is 'The step';
+comment on column tasker.step_dag_relationships.task_uuid is 'Its task';
+comment on column tasker.step_dag_relationships.named_step_uuid is 'The step of the template';
+comment on column tasker.step_dag_relationships.parent_step_uuids is 'The steps that it waits for, as an array';
+comment on column tasker.step_dag_relationships.child_step_uuids is 'The steps that wait for it, as an array';
+comment on column tasker.step_dag_relationships.parent_count is 'How many it waits for';
+comment on column tasker.step_dag_relationships.child_count is 'How many wait for it';
+comment on column tasker.step_dag_relationships.is_root_step is 'Does it wait for none';
+comment on column tasker.step_dag_relationships.is_leaf_step is 'Does none wait for it';
+comment on column tasker.step_dag_relationships.min_depth_from_root is 'Edges on the shortest way from a root; 0: it is one';
+
+create view tasker.step_readiness_statuses as
+select s.workflow_step_uuid,
+       tasker.task_of(s.workflow_step_uuid) as task_uuid,
+       s.named_step_uuid,
+       coalesce(s.name, n.name) as name,
+       tasker._step_state_word(s.current_state) as current_state,
+       s.remaining_parents = 0 as dependencies_satisfied,
+       s.attempts = 0 or s.retryable and s.attempts < s.max_attempts as retry_eligible,
+       s.current_state in ('q', 'r') and s.remaining_parents = 0
+           and coalesce(s.next_retry_at <= pg_catalog.clock_timestamp(), true) as ready_for_execution,
+       s.last_failure_at, s.next_retry_at, s.total_parents,
+       s.total_parents - s.remaining_parents as completed_parents,
+       s.attempts, s.max_attempts, s.backoff_request_seconds, s.last_attempted_at
+from tasker.workflow_step s
+left join tasker.named_steps n on n.named_step_uuid = s.named_step_uuid;
+comment on view tasker.step_readiness_statuses is
+'get_step_readiness_status() for all steps. By workflow_step_uuid one partition is read; for a task call the function.';
+comment on column tasker.step_readiness_statuses.workflow_step_uuid is 'The step';
+comment on column tasker.step_readiness_statuses.task_uuid is 'Its task';
+comment on column tasker.step_readiness_statuses.named_step_uuid is 'The step of the template';
+comment on column tasker.step_readiness_statuses.name is 'Its name';
+comment on column tasker.step_readiness_statuses.current_state is 'Its state: see workflow_steps';
+comment on column tasker.step_readiness_statuses.dependencies_satisfied is 'Are all its parents done';
+comment on column tasker.step_readiness_statuses.retry_eligible is 'The first attempt always; then while it is retryable and has attempts left';
+comment on column tasker.step_readiness_statuses.ready_for_execution is 'Could a worker claim it now';
+comment on column tasker.step_readiness_statuses.last_failure_at is 'When it last failed, whatever came after';
+comment on column tasker.step_readiness_statuses.next_retry_at is 'When it becomes due: after a failure, or at the task''s run_at';
+comment on column tasker.step_readiness_statuses.total_parents is 'Steps that it depends on';
+comment on column tasker.step_readiness_statuses.completed_parents is 'Those of them that are done';
+comment on column tasker.step_readiness_statuses.attempts is 'Attempts begun';
+comment on column tasker.step_readiness_statuses.max_attempts is 'Attempts before it is in error';
+comment on column tasker.step_readiness_statuses.backoff_request_seconds is 'Delay that the worker asked for at its last failure';
+comment on column tasker.step_readiness_statuses.last_attempted_at is 'When a worker last claimed it';
+
+create view tasker.task_execution_contexts as
+select t.task_uuid, t.named_task_uuid, c.status, c.total_steps, c.pending_steps, c.in_progress_steps,
+       c.completed_steps, c.failed_steps, c.ready_steps, c.execution_status, c.recommended_action,
+       c.completion_percentage, c.health_status, c.enqueued_steps, c.waiting_for_retry_steps
+from tasker.task t
+cross join lateral tasker.get_task_execution_context(t.task_uuid) c;
+comment on view tasker.task_execution_contexts is
+'get_task_execution_context() for all tasks; by task_uuid one partition is read.';
+comment on column tasker.task_execution_contexts.task_uuid is 'The task';
+comment on column tasker.task_execution_contexts.named_task_uuid is 'The version of the template it began with';
+comment on column tasker.task_execution_contexts.status is 'Its state: see tasks.current_state';
+comment on column tasker.task_execution_contexts.total_steps is 'Its steps';
+comment on column tasker.task_execution_contexts.pending_steps is 'Steps that wait for a parent';
+comment on column tasker.task_execution_contexts.in_progress_steps is 'Steps that a worker holds';
+comment on column tasker.task_execution_contexts.completed_steps is 'Steps that are done: complete or resolved_manually';
+comment on column tasker.task_execution_contexts.failed_steps is 'Steps in error';
+comment on column tasker.task_execution_contexts.ready_steps is 'Steps that a worker could claim now';
+comment on column tasker.task_execution_contexts.execution_status is
+'blocked_by_failures, has_ready_steps, processing, all_complete or waiting_for_dependencies';
+comment on column tasker.task_execution_contexts.recommended_action is
+'handle_failures, execute_ready_steps, wait_for_completion, finalize_task or wait_for_dependencies';
+comment on column tasker.task_execution_contexts.completion_percentage is 'Steps done, in percent';
+comment on column tasker.task_execution_contexts.health_status is 'healthy, recovering, blocked or unknown';
+comment on column tasker.task_execution_contexts.enqueued_steps is 'Steps that stand in the queue';
+comment on column tasker.task_execution_contexts.waiting_for_retry_steps is 'Steps that have failed and will be tried again';
+
+grant execute on function tasker.get_step_readiness_status(uuid, uuid[]),
+    tasker.get_step_readiness_status_batch(uuid[], uuid[]), tasker.get_task_execution_context(uuid),
+    tasker.get_task_execution_contexts_batch(uuid[]), tasker.get_current_task_state(uuid),
+    tasker.get_current_step_state(uuid), tasker._count_ready_steps(uuid), tasker.get_task_ready_info(uuid),
+    tasker.calculate_dependency_levels(uuid), tasker.get_step_transitive_dependencies(uuid),
+    tasker.get_step_dag_relationships(uuid), tasker._step_relations(uuid)
+    to tasker_observer, tasker_worker, tasker_admin;
+grant select on tasker.step_dag_relationships, tasker.step_readiness_statuses, tasker.task_execution_contexts
+    to tasker_observer, tasker_admin;
 
 -- Which tasks are ready, by priority.
 
