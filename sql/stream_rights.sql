@@ -126,7 +126,7 @@ select * from sr.unexpected('regress_sr_nobody', 'sr_mine', 'true');
 grant usage on schema tasker to regress_sr_stranger;
 grant execute on all functions in schema tasker to regress_sr_stranger;
 grant execute on all procedures in schema tasker to regress_sr_stranger;
-select * from sr.unexpected('regress_sr_stranger', 'sr_mine', 'proname !~ ''^(create_queue|maint_.*)$''');
+select * from sr.unexpected('regress_sr_stranger', 'sr_mine', 'proname !~ ''^(create_queue|create_log_queue|maint_.*)$''');
 revoke all on all functions in schema tasker from regress_sr_stranger;
 revoke all on all procedures in schema tasker from regress_sr_stranger;
 

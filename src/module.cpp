@@ -7,6 +7,7 @@
 #include "stream/wake.hpp"
 #include "worker/launcher.hpp"
 #include "workflow/counts.hpp"
+#include "workflow/events.hpp"
 #include "workflow/sets.hpp"
 
 extern "C" {
@@ -20,6 +21,7 @@ PGDLLEXPORT void _PG_init(void)
         tasker::queue::declare_queue_set();
         tasker::workflow::declare_workflow_sets();
         tasker::workflow::declare_counts();
+        tasker::workflow::declare_transition_queue();
         tasker::stream::declare_wake_area();
         tasker::worker::declare_launcher();
     });

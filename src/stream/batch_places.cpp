@@ -15,6 +15,8 @@ struct Kept
     Oid files[kTables]; // which files the tables were, as a VACUUM FULL moves rows
     EventPlace *places;
     size_t count;
+    LogRelation *logs;
+    size_t log_count;
 };
 
 Kept kept{};
@@ -29,6 +31,19 @@ void read_files(const Queue &queue, Oid (&files)[kTables])
             if (heap != nullptr)
                 relation_close(heap, NoLock);
         }
+    });
+}
+
+bool are_unmoved(std::span<const LogRelation> logs)
+{
+    return pg::pg_call([&] {
+        return std::all_of(logs.begin(), logs.end(), [](const LogRelation &log) {
+            Relation heap = try_relation_open(log.table, AccessShareLock);
+            const bool unmoved = heap != nullptr && heap->rd_rel->relfilenode == log.file;
+            if (heap != nullptr)
+                relation_close(heap, NoLock);
+            return unmoved;
+        });
     });
 }
 
@@ -49,6 +64,14 @@ class PlaceCollector final : public EventSink
     }
 
     std::span<EventPlace> places() { return {places_, count_}; }
+
+    void add(std::span<const EventPlace> more)
+    {
+        while (count_ + more.size() > capacity_)
+            grow();
+        std::copy(more.begin(), more.end(), places_ + count_);
+        count_ += more.size();
+    }
 
   private:
     void grow()
@@ -79,7 +102,8 @@ bool has_smaller_id(const EventPlace &place, int64_t id)
     return place.ev_id < id;
 }
 
-void keep(int64_t batch_id, const Oid (&files)[kTables], std::span<const EventPlace> places)
+void keep(int64_t batch_id, const Oid (&files)[kTables], std::span<const EventPlace> places,
+          std::span<const LogRelation> logs)
 {
     kept.batch_id = 0;
     pg::pg_call([&] {
@@ -90,10 +114,14 @@ void keep(int64_t batch_id, const Oid (&files)[kTables], std::span<const EventPl
             MemoryContextReset(kept_memory);
         kept.places = static_cast<EventPlace *>(
             MemoryContextAllocHuge(kept_memory, sizeof(EventPlace) * std::max<size_t>(places.size(), 1)));
+        kept.logs = static_cast<LogRelation *>(
+            MemoryContextAlloc(kept_memory, sizeof(LogRelation) * std::max<size_t>(logs.size(), 1)));
     });
     std::copy(places.begin(), places.end(), kept.places);
+    std::copy(logs.begin(), logs.end(), kept.logs);
     std::copy(std::begin(files), std::end(files), kept.files);
     kept.count = places.size();
+    kept.log_count = logs.size();
     kept.batch_id = batch_id;
 }
 
@@ -101,10 +129,12 @@ void keep(int64_t batch_id, const Oid (&files)[kTables], std::span<const EventPl
 class Fetcher
 {
   public:
-    explicit Fetcher(const Queue &queue) : queue_(queue) {}
+    Fetcher(const Queue &queue, LogReader *logs) : queue_(queue), logs_(logs) {}
 
     bool fetch(const EventPlace &place, EventSink &sink)
     {
+        if (place.table >= kTables)
+            return logs_->fetch(place, sink);
         if (heaps_[place.table] == nullptr)
             open(place.table);
         TupleTableSlot *slot = slots_[place.table];
@@ -133,9 +163,31 @@ class Fetcher
     }
 
     const Queue &queue_;
+    LogReader *logs_;
     Relation heaps_[kTables] = {};
     TupleTableSlot *slots_[kTables] = {};
 };
+
+} // namespace
+
+namespace {
+
+// What a LogReader has found, in memory that outlives it.
+std::span<const LogRelation> copy(std::span<const LogRelation> logs)
+{
+    auto *copied = static_cast<LogRelation *>(
+        pg::pg_call([&] { return palloc(sizeof(LogRelation) * (logs.size() + 1)); }));
+    std::copy(logs.begin(), logs.end(), copied);
+    return {copied, logs.size()};
+}
+
+std::span<const LogRelation> collect_logs(const BatchPlan &plan, PlaceCollector &collector)
+{
+    LogReader reader(plan.queue);
+    const std::span<const EventPlace> found = reader.collect(plan);
+    pg::pg_call([&] { collector.add(found); });
+    return copy(reader.relations());
+}
 
 } // namespace
 
@@ -143,20 +195,25 @@ BatchPlaces::BatchPlaces(const Subscription &batch) : plan_(plan_of(batch))
 {
     Oid files[kTables];
     read_files(plan_.queue, files);
-    if (kept.batch_id == *batch.batch && std::equal(std::begin(files), std::end(files), kept.files)) {
+    if (kept.batch_id == *batch.batch && std::equal(std::begin(files), std::end(files), kept.files) &&
+        are_unmoved({kept.logs, kept.log_count})) {
         all_ = {kept.places, kept.count};
+        logs_ = {kept.logs, kept.log_count};
         return;
     }
     BatchPlan everything = plan_;
     everything.queue.ttl_us = 0;
     PlaceCollector collector(plan_.queue);
-    read_batch(everything, collector);
+    read_event_tables(everything, collector);
+    if (plan_.queue.has_log)
+        logs_ = collect_logs(plan_, collector);
     const std::span<EventPlace> places = collector.places();
     std::sort(places.begin(), places.end(), is_before);
     all_ = places;
     if (places.size() <= kMostKept) {
-        keep(*batch.batch, files, places);
+        keep(*batch.batch, files, places, logs_);
         all_ = {kept.places, kept.count};
+        logs_ = {kept.logs, kept.log_count};
     }
 }
 
@@ -176,8 +233,13 @@ std::span<const EventPlace> BatchPlaces::with_id(int64_t id) const
 
 void BatchPlaces::fetch(std::span<const EventPlace> places, EventSink &sink) const
 {
+    std::optional<LogReader> logs;
+    if (std::any_of(places.begin(), places.end(), [](const EventPlace &p) { return p.table >= kTables; })) {
+        logs.emplace(plan_.queue);
+        logs->set_relations(logs_);
+    }
     pg::pg_call([&] {
-        Fetcher fetcher(plan_.queue);
+        Fetcher fetcher(plan_.queue, logs ? &*logs : nullptr);
         PushActiveSnapshot(GetLatestSnapshot());
         for (const EventPlace &place : places) {
             CHECK_FOR_INTERRUPTS();

@@ -6,16 +6,9 @@
 // events of a batch never change or move while it is open; what is found is fetched and checked all the same.
 #pragma once
 
-#include "stream/batch_reader.hpp"
+#include "stream/log_reader.hpp"
 
 namespace tasker::stream {
-
-struct EventPlace
-{
-    int64_t ev_id;
-    ItemPointerData tid;
-    uint16 table; // of Queue::tables
-};
 
 class BatchPlaces
 {
@@ -37,6 +30,7 @@ class BatchPlaces
   private:
     BatchPlan plan_;
     std::span<const EventPlace> all_;
+    std::span<const LogRelation> logs_; // where those are that are rows of logs
 };
 
 // An event that outlives the slot it was in; in the current memory context. Plain C: may ereport.

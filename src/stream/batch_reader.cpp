@@ -2,11 +2,10 @@
 
 #include "pg/memory.hpp"
 #include "stream/index.hpp"
+#include "stream/log_reader.hpp"
 
 namespace tasker::stream {
 namespace {
-
-constexpr uint64_t kNear = 100; // ids that are rather read through than looked up
 
 // Plain C inside: may ereport.
 class EventReader
@@ -86,12 +85,12 @@ TimestampTz oldest_wanted(const Queue &queue)
     return queue.ttl_us > 0 ? GetCurrentTimestamp() - queue.ttl_us : PG_INT64_MIN;
 }
 
-void read_batch(const BatchPlan &plan, EventSink &sink)
+bool read_event_tables(const BatchPlan &plan, EventSink &sink)
 {
     pg::ContextResource memory;
     pg::Vector<uint64_t> single(&memory);
     const core::XidRange range = core::plan_batch(plan.previous, plan.current, kNear, single);
-    pg::pg_call([&] {
+    return pg::pg_call([&] {
         Oid list[kTables];
         bool more = true;
         PushActiveSnapshot(GetLatestSnapshot());
@@ -99,7 +98,16 @@ void read_batch(const BatchPlan &plan, EventSink &sink)
         for (Oid table : tables_of(plan, list))
             more = more && reader.read(table, range, {single.data(), single.size()});
         PopActiveSnapshot();
+        return more;
     });
+}
+
+void read_batch(const BatchPlan &plan, EventSink &sink)
+{
+    if (!read_event_tables(plan, sink) || !plan.queue.has_log)
+        return;
+    LogReader logs(plan.queue, oldest_wanted(plan.queue));
+    logs.fetch(logs.collect(plan), sink);
 }
 
 } // namespace tasker::stream

@@ -24,6 +24,19 @@ class EventSink
 // Hands over the events of a batch, in no particular order.
 void read_batch(const BatchPlan &plan, EventSink &sink);
 
+// The same without those that are rows of logs; false when the sink wants no more.
+bool read_event_tables(const BatchPlan &plan, EventSink &sink);
+
+// Where an event is.
+struct EventPlace
+{
+    int64_t ev_id;
+    ItemPointerData tid;
+    uint16 table; // of Queue::tables; from kTables on a table of a log, see log_reader.hpp
+};
+
+inline constexpr uint64_t kNear = 100; // transaction ids that are rather read through than looked up
+
 // Events of the queue before that time are left out of batches.
 TimestampTz oldest_wanted(const Queue &queue);
 

@@ -1,6 +1,7 @@
 #include "stream/event.hpp"
 
 #include "pg/function.hpp"
+#include "stream/log.hpp"
 #include "stream/restore.hpp"
 #include "stream/table_writer.hpp"
 #include "stream/wake_notes.hpp"
@@ -62,6 +63,20 @@ void check_open(const Queue &queue)
             .hint("See its setting \"disable_insert\".");
 }
 
+[[noreturn]] void refuse_event(const Queue &queue)
+{
+    throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "queue \"%s\" takes no events", queue.name)
+        .detail("Its events are the rows of logs: see tasker.queue_log.");
+}
+
+// Events of a single consumer come again: a log has them already.
+void check_source(const Queue &queue, std::span<const NewEvent> events)
+{
+    if (queue.has_log &&
+        std::any_of(events.begin(), events.end(), [](const NewEvent &e) { return !e.owner; }))
+        refuse_event(queue);
+}
+
 // Locks the current table. Where the lock brings the news that the queue has changed, it is looked up anew.
 Queue open_current(std::string_view name, Right right, bool accepted, Relation *current)
 {
@@ -118,13 +133,22 @@ EventRow row_of(const NewEvent &event, int64_t txid)
     return row;
 }
 
+// An id for what a log's queue delivers again as a new event, see log.hpp.
+int64_t replayed_id(int64_t txid)
+{
+    static int64_t last_txid = 0;
+    static int64_t place = 0;
+    place = std::exchange(last_txid, txid) == txid ? place + 1 : kLogPlaces;
+    return log_event_id(txid, place);
+}
+
 // An event that brings its id uses one up all the same: tickers see by the sequence that there are new
 // events.
-void give_id(const Queue &queue, NewEvent &event)
+void give_id(const Queue &queue, NewEvent &event, int64_t txid)
 {
     const int64_t id = nextval_internal(queue.event_sequence, false);
     if (!event.id)
-        event.id = id;
+        event.id = queue.has_log ? replayed_id(txid + queue.txid_offset) : id;
 }
 
 void write_events(Relation heap, const Queue &queue, std::span<NewEvent> events, int64_t txid)
@@ -132,7 +156,7 @@ void write_events(Relation heap, const Queue &queue, std::span<NewEvent> events,
     TableWriter writer(heap);
     check_shape(heap);
     if (events.size() == 1) {
-        give_id(queue, events[0]);
+        give_id(queue, events[0], txid);
         const EventRow row = row_of(events[0], txid);
         writer.insert(row.values, row.nulls);
     }
@@ -140,7 +164,7 @@ void write_events(Relation heap, const Queue &queue, std::span<NewEvent> events,
         HeapTuple rows[kPiece];
         const size_t count = std::min(kPiece, events.size() - at);
         for (size_t i = 0; i < count; i++) {
-            give_id(queue, events[at + i]);
+            give_id(queue, events[at + i], txid);
             EventRow row = row_of(events[at + i], txid);
             rows[i] = heap_form_tuple(writer.descriptor(), row.values, row.nulls);
         }
@@ -163,9 +187,10 @@ void insert_events(std::string_view queue_name, std::span<NewEvent> events, Righ
     Relation heap = nullptr;
     const int64_t txid = current_txid(); // before the look for the table, see event.hpp
     const Queue queue = open_current(queue_name, right, false, &heap);
+    check_source(queue, events);
     check_limit(queue, txid, events.size());
     note_events(queue.queue_id, events.size());
-    const int64_t written = event_txid(txid);
+    const int64_t written = queue.has_log ? log_txid() : event_txid(txid);
     pg::pg_call([&] { write_events(heap, queue, events, written); });
 }
 
@@ -175,13 +200,15 @@ void redeliver_events(std::string_view queue_name, std::span<NewEvent> events)
     const int64_t txid = current_txid();
     const Queue queue = open_current(queue_name, Right::none, true, &heap);
     note_events(queue.queue_id, events.size());
-    const int64_t written = event_txid(txid);
+    const int64_t written = queue.has_log ? log_txid() : event_txid(txid);
     pg::pg_call([&] { write_events(heap, queue, events, written); });
 }
 
 int64_t accept_event(const Queue &queue)
 {
     check_open(queue);
+    if (queue.has_log)
+        refuse_event(queue);
     check_limit(queue, current_txid(), 1);
     return pg::pg_call([&] { return nextval_internal(queue.event_sequence, false); });
 }
@@ -191,6 +218,8 @@ Oid hold_event_table(std::string_view queue_name)
     Relation heap = nullptr;
     (void)current_txid();
     const Queue queue = open_current(queue_name, Right::produce, false, &heap);
+    if (queue.has_log)
+        refuse_event(queue);
     note_events(queue.queue_id, 0); // whoever asks for the table is about to write into it
     require_restored();             // who writes to the table himself does not know how: see restore.hpp
     return pg::pg_call([&] {

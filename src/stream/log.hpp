@@ -23,7 +23,7 @@
 #pragma once
 
 #include "pg/invalidation.hpp"
-#include "stream/queue.hpp"
+#include "stream/event.hpp"
 
 namespace tasker::stream {
 
@@ -33,6 +33,32 @@ constexpr int64_t log_event_id(int64_t log_txid, int64_t place)
 {
     return (log_txid << kPlaceBits) | place;
 }
+
+// What the row of a log is as an event. Texts may be in any short-lived memory.
+struct LogEvent
+{
+    TimestampTz time;
+    Datum text[kTextColumns];
+    bool null[kTextColumns];
+};
+
+// How a plane above makes events of a log of its own. Both are plain C: they may ereport.
+struct LogMapper
+{
+    const char *log; // the table, in schema tasker; its column of log ids is "txid"
+    int64_t (*order)(TupleTableSlot *row);
+    void (*map)(TupleTableSlot *row, LogEvent &event);
+};
+
+// A queue over such logs, which comes into being when somebody asks for it by its name. Called in _PG_init;
+// what is given lives on.
+void register_log_queue(const char *queue, std::span<const LogMapper> logs);
+
+// The mapper of a log; null when nobody has registered it.
+const LogMapper *find_log_mapper(std::string_view log);
+
+// Makes the queue if that is one of those names; false when it is not.
+bool create_registered_queue(std::string_view name);
 
 // What a row that this transaction writes has as its transaction's id. To be asked with the log locked for
 // writing. Assigns a transaction id.
@@ -59,5 +85,31 @@ class LogWriter
     bool is_read_ = false;
     LocalTransactionId noted_in_ = InvalidLocalTransactionId;
 };
+
+enum LogExpression
+{
+    kLogOrder,
+    kLogTime,
+    kLogText,
+    kLogExpressions = kLogText + kTextColumns
+};
+
+// A log of a queue, as tasker.queue_log has it; texts in the memory context that it was read in.
+struct LogTable
+{
+    Oid table;
+    const char *txid_column;
+    const LogMapper *mapper;                  // or
+    const char *expressions[kLogExpressions]; // null: none
+};
+
+std::span<const LogTable> logs_of(int32_t queue_id);
+
+// The tables that hold the rows of a log: its partitions, also one that is being detached, or itself. Plain
+// C: may ereport.
+List *tables_of_log(Oid log);
+
+// The column of log ids in one of them. Plain C: may ereport, where it is not there or has another type.
+AttrNumber txid_column_of(Relation table, const char *name);
 
 } // namespace tasker::stream

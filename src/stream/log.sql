@@ -35,6 +35,12 @@ create trigger queue_changed after insert or update or delete or truncate on tas
     for each statement execute function tasker._queue_changed();
 alter table tasker.queue_log enable always trigger queue_changed;
 
+create function tasker.create_log_queue(queue text, log regclass[], txid_column name default 'txid',
+        mapping jsonb default '{}')
+    returns integer
+    language c as 'MODULE_PATHNAME', 'tasker_create_log_queue';
+comment on function tasker.create_log_queue(text, regclass[], name, jsonb) is
+'Creates a queue whose events are the rows of logs: tables of the caller, partitioned or not, whose rows are only inserted, with a bigint column that has the default tasker.log_txid() and an index in each partition. mapping gives SQL expressions over the columns of a row (the row itself is "log") for ev_time, ev_type, ev_data and ev_extra1 to 4, and for ev_order, by which the events of one transaction are ordered; without it ev_time is the column created_at, ev_type the name of the table, ev_data the row as JSON. They run as the owner of the log, with search_path pg_catalog. Result: 1, or 0 when there is a queue of that name. Errors: 22023 bad name, no log, unknown key, or a mapping without ev_time; 42501 the log is somebody else''s; 42703 no such column; 42809 the log is no table; 55000 its column has another type or default, or no index; those of the expressions.';
 create function tasker.log_txid() returns bigint
     language c volatile as 'MODULE_PATHNAME', 'tasker_log_txid';
 comment on function tasker.log_txid() is
@@ -44,5 +50,6 @@ create function tasker.log_written() returns trigger
 comment on function tasker.log_written() is
 'Statement trigger of a log, after insert; its arguments are the names of the queues that read it, which get a tick soon after the commit. Queues that do not exist, or have no consumer, are passed over. Errors: 22023 no argument.';
 revoke all on function tasker.log_written() from public;
+grant execute on function tasker.create_log_queue(text, regclass[], name, jsonb) to tasker_admin;
 grant execute on function tasker.log_txid(), tasker.log_written() to tasker_producer, tasker_admin;
 grant select on tasker.queue_log to tasker_observer, tasker_admin;

@@ -3,6 +3,7 @@
 #include "pg/function.hpp"
 #include "pg/named_rows.hpp"
 #include "pg/spi.hpp"
+#include "stream/log.hpp"
 #include "stream/wake_notes.hpp"
 
 namespace tasker::stream {
@@ -85,6 +86,8 @@ Queue queue_named(std::string_view name, Right right)
         require_right(right, queue->queue_id, queue->name);
         return *queue;
     }
+    if (create_registered_queue(name))
+        return queue_named(name, right);
     throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "queue \"%.*s\" does not exist", static_cast<int>(name.size()),
                     name.data())
         .hint("Create it with tasker.create_queue().");

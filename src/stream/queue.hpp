@@ -54,6 +54,10 @@ std::optional<Queue> queue_with_id(int32_t queue_id);
 // miss a rotation that others have already acted upon reads the row itself.
 std::optional<Queue> read_queue_with_id(int32_t queue_id);
 
+// Makes a queue; false when there is one of that name. One that is given logs reads those (log.hpp).
+struct LogTable;
+bool create_queue(std::string_view name, std::span<const LogTable> logs = {});
+
 // Forgets what is cached: a table that it names has gone.
 void forget_queues();
 

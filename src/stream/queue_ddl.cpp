@@ -2,6 +2,7 @@
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "stream/consumer.hpp"
+#include "stream/log_ddl.hpp"
 #include "stream/restore.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
@@ -77,23 +78,30 @@ Queue lock_queue_to_drop(std::string_view name)
 
 } // namespace
 
-// create_queue(i_queue_name): 1 when it was made, 0 when it was there.
-TASKER_FUNCTION(create_queue)
+bool tasker::stream::create_queue(std::string_view name, std::span<const LogTable> logs)
 {
-    const std::string_view name = args.name(0, "i_queue_name");
     if (find_queue(name))
-        return args.result(int32_t{0});
+        return false;
     prepare_slots();
     note_origin();
+    if (!logs.empty())
+        raise_log_offset(logs);
     const std::optional<int32_t> id = insert_queue(name);
     if (!id)
-        return args.result(int32_t{0});
+        return false;
+    add_logs(*id, logs);
     make_tables(*id);
     const Queue queue = queue_named(name);
     tie_to_extension(queue);
     lock_ticks(queue.queue_id);
     make_tick(queue, 0);
-    return args.result(int32_t{1});
+    return true;
+}
+
+// create_queue(i_queue_name): 1 when it was made, 0 when it was there.
+TASKER_FUNCTION(create_queue)
+{
+    return args.result(create_queue(args.name(0, "i_queue_name")) ? int32_t{1} : int32_t{0});
 }
 
 namespace {

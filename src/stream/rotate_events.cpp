@@ -176,8 +176,8 @@ const char *switch_tables(const Queue &queue)
     if (!lock_row(queue.queue_id))
         return "a transaction that changes the queue";
     empty_locked(queue.tables[next]);
-    pg::Spi().run_latest(update,
-                         {queue.queue_id, next, current_txid(), is_without_pages(former_table(queue))});
+    pg::Spi().run_latest(update, {queue.queue_id, next, current_txid() + queue.txid_offset,
+                                  is_without_pages(former_table(queue))});
     return nullptr;
 }
 
@@ -313,10 +313,11 @@ bool finish_event_rotation(int32_t queue_id)
     const int64_t own = pg::pg_call(
         [] { return static_cast<int64_t>(U64FromFullTransactionId(GetTopFullTransactionIdIfAny())); });
     const std::optional<Queue> queue = queue_with_id(queue_id);
-    if (!queue || queue->switch_step2 || queue->switch_step1 == own)
+    if (!queue || queue->switch_step2 || queue->switch_step1 == own + queue->txid_offset)
         return false;
     const auto last = static_cast<int64_t>(U64FromFullTransactionId(ReadNextFullTransactionId())) - 1;
-    return pg::Spi().run_latest(update, {queue_id, last, own}).count() == 1;
+    const int64_t offset = queue->txid_offset;
+    return pg::Spi().run_latest(update, {queue_id, last + offset, own + offset}).count() == 1;
 }
 
 } // namespace

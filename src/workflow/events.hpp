@@ -26,6 +26,6 @@ inline int64_t transition_txid()
 
 // So many transitions have been written: a tick follows the commit, where somebody reads the queue. Called
 // once at the end of each call that writes some; costs some dozen nanoseconds where nobody does.
-void note_transitions_written(size_t transitions);
+void note_transitions_written(size_t transitions = 1);
 
 } // namespace tasker::workflow
