@@ -27,14 +27,14 @@ bool adopt_index(Partition *partition, Relation index)
     return true;
 }
 
-// Opens the partition's indexes; with more than our two the executor takes over.
-void open_indexes(Partition *partition)
+// Opens the partition's indexes; with more than our two the executor takes over, where anything is written.
+void open_indexes(Partition *partition, LOCKMODE mode)
 {
     bool ours = true;
     List *indexes = RelationGetIndexList(partition->heap);
     ListCell *cell = nullptr;
     foreach (cell, indexes) {
-        Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
+        Relation index = index_open(lfirst_oid(cell), mode);
         if (!adopt_index(partition, index)) {
             ours = false;
             index_close(index, NoLock);
@@ -46,7 +46,7 @@ void open_indexes(Partition *partition)
                 errmsg("partition \"%s\" lacks its index on (%s)", RelationGetRelationName(partition->heap),
                        partition->id_index == nullptr ? "id" : "flow_id, priority, position"),
                 errhint("Create the index; every partition of tasker.queue_record needs both."));
-    if (ours)
+    if (ours || mode == AccessShareLock)
         return;
     partition->estate = CreateExecutorState();
     partition->executor = makeNode(ResultRelInfo);
@@ -197,6 +197,17 @@ Holder holder_at(Partition *partition, const ItemPointerData &tid)
     return holder;
 }
 
+TM_Result lock_without_waiting(Partition *partition, ItemPointerData tid, CommandId command,
+                               Snapshot snapshot)
+{
+    TM_FailureData failure;
+    TupleTableSlot *slot = table_slot_create(partition->heap, nullptr);
+    const TM_Result locked = table_tuple_lock(partition->heap, &tid, snapshot, slot, command,
+                                              LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure);
+    ExecDropSingleTupleTableSlot(slot);
+    return locked;
+}
+
 #ifdef USE_ASSERT_CHECKING
 constexpr bool kUpdateMayDecline = false;
 #else
@@ -222,12 +233,7 @@ TM_Result ready_to_update(Partition *partition, ItemPointerData tid, CommandId c
     if (holder == Holder::self)
         return TM_Ok;
 
-    TM_FailureData failure;
-    TupleTableSlot *slot = table_slot_create(partition->heap, nullptr);
-    const TM_Result locked = table_tuple_lock(partition->heap, &tid, snapshot, slot, command,
-                                              LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure);
-    ExecDropSingleTupleTableSlot(slot);
-    return locked;
+    return lock_without_waiting(partition, tid, command, snapshot);
 }
 
 // In a transaction with one snapshot, may the version at `tid` be changed? A version that came since is no
@@ -311,7 +317,7 @@ Partition *open_partition(Oid relid, LOCKMODE mode)
     auto *partition = static_cast<Partition *>(palloc0(sizeof(Partition)));
     partition->relid = relid;
     partition->heap = heap;
-    open_indexes(partition);
+    open_indexes(partition, mode);
     partition->read_slot = table_slot_create(heap, nullptr);
     partition->write_slot = MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsHeapTuple);
     return partition;
@@ -368,6 +374,11 @@ void insert_records(Partition *partition, const Change *rows, int count, Command
 bool is_held_by_others(Partition *partition, const ItemPointerData &tid)
 {
     return holder_at(partition, tid) == Holder::others;
+}
+
+bool try_lock_row(Partition *partition, ItemPointerData tid, Snapshot snapshot)
+{
+    return lock_without_waiting(partition, tid, GetCurrentCommandId(true), snapshot) == TM_Ok;
 }
 
 RecordHead head_of(TupleTableSlot *slot)

@@ -62,7 +62,7 @@ struct Partition
     TupleTableSlot *write_slot; // what is inserted or updated
 };
 
-// Opens a partition for writing; null when the relation is gone.
+// Opens a partition, for writing unless the mode is AccessShareLock; null when the relation is gone.
 Partition *open_partition(Oid relid, LOCKMODE mode = RowExclusiveLock);
 void close_partition(Partition *partition);
 // Does this transaction hold the table ACCESS EXCLUSIVE? So does one that has dropped or detached it.
@@ -98,6 +98,9 @@ void insert_records(Partition *partition, const Change *rows, int count, Command
 // Has another transaction, which has not ended yet, locked or changed the row at `tid`? A look at the page as
 // it is now; in the next moment the answer may be another.
 bool is_held_by_others(Partition *partition, const ItemPointerData &tid);
+
+// Locks the row at `tid` to the end of the transaction; false when others have it in hand, or it has changed.
+bool try_lock_row(Partition *partition, ItemPointerData tid, Snapshot snapshot);
 
 // Reads the head of the row in read_slot.
 RecordHead head_of(TupleTableSlot *slot);

@@ -95,6 +95,9 @@ struct StepFlow
 // the transaction.
 std::span<const StepFlow> flows_of_namespace(std::string_view namespace_name);
 
+// All flows that carry steps, in ascending order. Valid to the end of the transaction.
+std::span<const int32_t> flows_with_steps();
+
 // Does the flow carry steps?
 bool carries_steps(int32_t flow_id);
 

@@ -105,6 +105,12 @@ std::span<const StepFlow> flows_of_namespace(std::string_view namespace_name)
     return {flows.flows + found->first, static_cast<size_t>(found->count)};
 }
 
+std::span<const int32_t> flows_with_steps()
+{
+    const Flows &flows = current_flows();
+    return {flows.ids, static_cast<size_t>(flows.count)};
+}
+
 bool carries_steps(int32_t flow_id)
 {
     const Flows &flows = current_flows();
