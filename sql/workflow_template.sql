@@ -204,6 +204,82 @@ select tasker.get_task_template('shop', 'small');
 rollback;
 select tasker.get_task_template('shop', 'small');
 
+-- Random definitions against the plain rules: the order of steps, what is left out at first, and the edges of a task.
+create function wt.random_definition(steps int) returns jsonb language plpgsql as
+$$
+declare
+    rank int[] := array(select i from generate_series(1, steps) i order by random());
+    dense float := 0.1 + random() * 0.6;
+    parents int[];
+    has_children boolean;
+    result jsonb := '[]';
+begin
+    for i in 1..steps loop
+        parents := array(select j from generate_series(1, steps) j where rank[j] < rank[i] and md5(j || '/' || i || dense)
+            < to_hex((dense * 255)::int) order by random());
+        has_children := exists (select from generate_series(1, steps) j where rank[i] < rank[j]
+            and md5(i || '/' || j || dense) < to_hex((dense * 255)::int));
+        result := result || jsonb_build_object('name', 's' || i, 'handler', 'h',
+            'depends_on', (select coalesce(jsonb_agg('s' || j), '[]') from unnest(parents) j),
+            'type', case when has_children and random() < 0.15 then 'decision' when has_children and random() < 0.1 then 'batch'
+                else 'standard' end);
+    end loop;
+    return jsonb_build_object('steps', result);
+end
+$$;
+-- What is wrong; nothing, where all is right.
+create function wt.problems(definition jsonb) returns setof text language plpgsql as
+$$
+declare
+    task uuid := tasker.define_task('random', md5(definition::text), definition);
+    instance uuid;
+    expected text[] := '{}';
+    next_step text;
+begin
+    drop table if exists given, edge, later;
+    create temp table given as select o as place, s ->> 'name' as name, s ->> 'type' as type
+        from jsonb_array_elements(definition -> 'steps') with ordinality e (s, o);
+    create temp table edge as select p as parent, s ->> 'name' as child
+        from jsonb_array_elements(definition -> 'steps') s, jsonb_array_elements_text(s -> 'depends_on') p;
+    create temp table later as
+        with recursive r (name) as (
+            select child from edge join given on given.name = parent where type <> 'standard'
+            union select child from edge join r on r.name = parent)
+        select name from r;
+    loop
+        select g.name into next_step from given g where g.name <> all(expected)
+            and not exists (select from edge e where e.child = g.name and e.parent <> all(expected)) order by place limit 1;
+        exit when not found;
+        expected := expected || next_step;
+    end loop;
+    return query select 'order: ' || string_agg(n.name, ' ' order by n.step_order) from tasker.named_steps n
+        where n.named_task_uuid = task
+        having array_agg(n.name order by n.step_order) <> (select array_agg(u.name order by l.name is not null, o)
+            from unnest(expected) with ordinality u (name, o) left join later l using (name));
+    instance := tasker.create_task('random', md5(definition::text));
+    return query select 'step ' || coalesce(n.name, g.name) from (
+            select ns.name from tasker.workflow_step s join tasker.named_steps ns using (named_step_uuid)
+            where workflow_step_uuid between instance and tasker.last_step_of(instance)) n
+        full join (select name from given except select name from later) g using (name) where n.name is null or g.name is null;
+    return query select 'edge ' || coalesce(i.parent, e.parent) || ' ' || coalesce(i.child, e.child) from (
+            select a.name as parent, b.name as child from tasker.workflow_step_edge w
+            join tasker.workflow_step f on f.workflow_step_uuid = w.from_step_uuid join tasker.named_steps a using (named_step_uuid)
+            join tasker.workflow_step t on t.workflow_step_uuid = w.to_step_uuid
+            join tasker.named_steps b on b.named_step_uuid = t.named_step_uuid
+            where w.from_step_uuid between instance and tasker.last_step_of(instance)) i
+        full join (select * from edge where child not in (select name from later)) e using (parent, child)
+        where i.parent is null or e.parent is null;
+end
+$$;
+select setseed(0.25);
+begin;
+create temp table random_definition as select wt.random_definition(1 + i % 14) as definition from generate_series(1, 150) i;
+select count(*) as definitions, count(*) filter (where definition::text ~ 'decision|batch') > 20 as with_dynamic,
+    sum(jsonb_array_length(jsonb_path_query_array(definition, '$.steps[*].depends_on[*]'))) > 1000 as with_edges
+from random_definition;
+select definition, problem from random_definition, wt.problems(definition) problem;
+rollback;
+
 -- Many steps: a chain, a fan out and in, and one handler for each step.
 create function wt.chain(steps int) returns jsonb language sql as
 $$ select jsonb_build_object('steps', jsonb_agg(jsonb_build_object('name', 's' || i, 'handler', 'h', 'depends_on',
