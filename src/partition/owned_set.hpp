@@ -24,7 +24,7 @@ struct OwnedSet
     // before DETACH, and again under ACCESS EXCLUSIVE before DROP: a transaction that was open all along may
     // have added to it. `lower` and `upper` are the partition's bounds.
     const char *(*refuse_retirement)(Oid partition, int64_t lower, int64_t upper);
-    // The partition has been dropped and its transaction has committed.
+    // The partition has been dropped and its transaction has committed; called in another one.
     void (*retired)(Oid partition);
 
     // Written to part_config when the set is opened; null: none.

@@ -385,10 +385,10 @@ class Retirement
             tell_owner();
     }
 
-    void tell_owner() const
+    void tell_owner()
     {
         if (owned_ != nullptr && owned_->retired != nullptr)
-            owned_->retired(relid_);
+            steps_.transaction([&] { owned_->retired(relid_); });
     }
 
     Steps &steps_;
