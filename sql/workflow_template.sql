@@ -204,6 +204,17 @@ select tasker.get_task_template('shop', 'small');
 rollback;
 select tasker.get_task_template('shop', 'small');
 
+-- A read-only transaction may ask for what is defined.
+begin read only;
+select wt.define('{"steps": [{"name": "b"}]}', 'small', 'shop', '0.2.0');
+select wt.define('{"steps": [{"name": "b"}]}', 'small', 'shop', '0.9.0');
+commit;
+begin isolation level serializable;
+select wt.define('{"steps": [{"name": "s"}]}', 'serializable', 'shop');
+select tasker.get_task_template('shop', 'serializable');
+commit;
+select tasker.get_task_template('shop', 'serializable');
+
 -- Random definitions against the plain rules: the order of steps, what is left out at first, and the edges of a task.
 create function wt.random_definition(steps int) returns jsonb language plpgsql as
 $$
