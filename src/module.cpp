@@ -8,6 +8,7 @@
 #include "worker/launcher.hpp"
 #include "workflow/counts.hpp"
 #include "workflow/events.hpp"
+#include "workflow/lease.hpp"
 #include "workflow/sets.hpp"
 
 extern "C" {
@@ -21,6 +22,7 @@ PGDLLEXPORT void _PG_init(void)
         tasker::queue::declare_queue_set();
         tasker::workflow::declare_workflow_sets();
         tasker::workflow::declare_counts();
+        tasker::workflow::declare_lease_hook();
         tasker::workflow::declare_transition_queue();
         tasker::stream::declare_wake_area();
         tasker::worker::declare_launcher();

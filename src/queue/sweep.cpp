@@ -21,10 +21,15 @@
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "queue/failure.hpp"
+#include "queue/enqueue.hpp"
 #include "queue/flow.hpp"
+#include "queue/lost_lease.hpp"
 #include "queue/rebuild.hpp"
 
 namespace tasker::queue {
+
+LostLeaseHook lost_lease_hook = nullptr;
+
 namespace {
 
 using core::RecordStatus;
@@ -80,15 +85,53 @@ const char *orphan_error(const RecordHead &head, TimestampTz now)
                                         : "claim is older than the timeout";
 }
 
+// What the plane above makes of a record of its own, as the queue would write it.
+Outcome carry_out(const LostLeaseVerdict &verdict, const RecordHead &head, const FailurePolicy &policy,
+                  Change &change)
+{
+    change.set(kChangedAt, TimestampTzGetDatum(policy.now));
+    change.set(kErrorMessage, policy.error);
+    if (verdict.fate == LostLease::drop) {
+        change.set_status(RecordStatus::completed);
+        return {RecordStatus::completed, 0, 0};
+    }
+    change.set(kRetryCount, Int32GetDatum(head.retry_count + 1));
+    if (verdict.fate == LostLease::fail) {
+        change.set_status(RecordStatus::failed);
+        return {RecordStatus::failed, 0, 0};
+    }
+    const int64_t position = position_for(head.id, verdict.due);
+    change.set_status(RecordStatus::pending);
+    change.set(kPosition, Int64GetDatum(position));
+    change.set_null(kLeaseToken);
+    change.set_null(kLeaseExpiresAt);
+    return {RecordStatus::pending, position, 0};
+}
+
 // Gives back an orphan that stands in read_slot, unless it is changing at this moment.
 void give_back(Partition *partition, const RecordHead &head, Search &search)
 {
     Change change{};
     FailurePolicy policy{search.now, CStringGetTextDatum(orphan_error(head, search.now)), std::nullopt};
-    Outcome outcome = fail_attempt(head, policy, change);
-    Effect &effect = effect_on_lane(search.parent, head.flow_id, head.priority, partition->relid);
-    if (update_record(partition, change, GetCurrentCommandId(true), GetActiveSnapshot(), false) != TM_Ok)
+    LostLeaseVerdict verdict;
+    if (lost_lease_hook != nullptr) {
+        // What the hook does belongs to the record's change, so that must not fail afterwards.
+        if (!try_lock_row(partition, partition->read_slot->tts_tid, GetActiveSnapshot()))
+            return;
+        bool null = false;
+        const Datum payload = slot_getattr(partition->read_slot, kPayload, &null);
+        verdict = lost_lease_hook(head, payload, policy.error, search.now);
+    }
+    if (verdict.fate == LostLease::later)
         return;
+    Outcome outcome = verdict.fate == LostLease::ours ? fail_attempt(head, policy, change)
+                                                      : carry_out(verdict, head, policy, change);
+    Effect &effect = effect_on_lane(search.parent, head.flow_id, head.priority, partition->relid);
+    if (update_record(partition, change, GetCurrentCommandId(true), GetActiveSnapshot(), false) != TM_Ok) {
+        if (lost_lease_hook != nullptr)
+            elog(ERROR, "could not change locked record " INT64_FORMAT, head.id);
+        return;
+    }
     note_change(effect, head, outcome);
     search.recovered++;
 }

@@ -105,6 +105,7 @@ void take_step(StepClaim &claim, ClaimedStep &step, TaskDelta &delta)
         change.set(kStepAttempts, Int32GetDatum(step.attempts));
         change.set(kStepLastAttemptedAt, TimestampTzGetDatum(claim.instances.now));
         change.set_null(kStepNextRetryAt);
+        change.set_null(kStepBackoffRequestSeconds);
         change.set(kStepProcessor, claim.note.processor);
         return true;
     };
@@ -190,11 +191,27 @@ TaskPart look_at_task(StepClaim &claim, const core::Uuid &task, const TaskDelta 
     return part;
 }
 
+// The task's partition is being retired. Where the task is not finished it is going to come back, and its
+// steps and records must be there.
+void give_back_without_task(StepClaim &claim, std::span<const ClaimedStep> steps)
+{
+    for (const ClaimedStep &step : steps) {
+        const bool there =
+            core::step_number(step.uuid) != 0 && find_step(claim.instances, step.uuid) != nullptr;
+        claim.records.add({step.record_id, step.uuid, there ? RecordFate::retry : RecordFate::dropped, false,
+                           0, claim.instances.now + USECS_PER_SEC, 0});
+    }
+}
+
 // The claimed steps of one task.
 void take_task(StepClaim &claim, std::span<ClaimedStep> steps, pg::ResultSet &result)
 {
     TaskDelta delta;
     bool any = false;
+    if (find_task(claim.instances, core::task_of(steps[0].uuid)) == nullptr) {
+        give_back_without_task(claim, steps);
+        return;
+    }
     for (ClaimedStep &step : steps) {
         take_step(claim, step, delta);
         any = any || step.taken;

@@ -6,6 +6,7 @@
 #include "pg/function.hpp"
 #include "workflow/edges.hpp"
 #include "workflow/expansion.hpp"
+#include "workflow/notes.hpp"
 #include "workflow/task_counts.hpp"
 
 namespace tasker::workflow {
@@ -19,6 +20,8 @@ struct Completed
     Datum create_steps; // 0: none
     bool has_token;
     int64_t token;
+    bool by_hand; // resolved by a person, whatever state it is in
+    MoveNote note;
 };
 
 // A row of the pass.
@@ -87,8 +90,12 @@ void settle_held(TaskPass &pass, const core::Uuid &parent, bool done)
     }
 }
 
-[[noreturn]] void not_in_progress(const StepHead &head)
+[[noreturn]] void not_in_progress(const StepHead &head, bool by_hand)
 {
+    if (by_hand)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("workflow step %s is done already", text_of(head.uuid)),
+                errdetail("Its state is \"%s\".", core::state_name(head.state).data()));
     ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
             errmsg("workflow step %s is not in progress", text_of(head.uuid)),
             errdetail("Its state is \"%s\".", core::state_name(head.state).data()),
@@ -104,20 +111,25 @@ void complete_own(TaskPass &pass, size_t at)
     const size_t noted = call.log.transitions.count;
     int looks = 0;
     int64_t record_id = 0;
+    core::StepState from{};
+    const core::StepState to = own.by_hand ? core::StepState::resolved_manually : core::StepState::complete;
     change_step(call.instances, uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
         forget_from(call.log, noted);
         looks++;
-        if (head.state != core::StepState::in_progress)
-            not_in_progress(head);
+        if (own.by_hand ? core::satisfies_children(head.state) : head.state != core::StepState::in_progress)
+            not_in_progress(head, own.by_hand);
+        from = head.state;
         record_id = head.record_id;
-        move_step(call.log, call.instances, head, core::StepState::complete, core::Walk::forward, {}, change);
+        move_step(call.log, call.instances, head, to, core::Walk::forward, own.note, change);
         if (own.results != 0)
             change.set(kStepResults, own.results);
         change.set(kStepRecordId, Int64GetDatum(0));
         return true;
     });
-    call.records.add({record_id, uuid, RecordFate::completed, own.has_token, own.token, 0, 0});
-    pass.delta.move(core::StepState::in_progress, core::StepState::complete);
+    if (record_id != 0)
+        call.records.add({record_id, uuid, own.by_hand ? RecordFate::dropped : RecordFate::completed,
+                          own.has_token, own.token, 0, 0});
+    pass.delta.move(from, to);
     if (looks == 1)
         return;
     // Somebody has changed the row meanwhile, and may have added edges, to steps beyond all that there were.
@@ -265,7 +277,9 @@ core::TaskState complete_in_task(Completion &call, size_t first, size_t last)
     create_planned(pass);
     if (pass.delta.is_nothing() && pass.task.state == core::TaskState::steps_in_process)
         return pass.task.state;
-    return apply_delta(call.instances, call.log, uuid, pass.delta, core::Walk::forward, {});
+    const bool by_hand = call.completed[first].by_hand;
+    return apply_delta(call.instances, call.log, uuid, pass.delta,
+                       by_hand ? core::Walk::again : core::Walk::forward, {});
 }
 
 // Completes steps in ascending order of their uuids. Returns the state of the last one's task.
@@ -305,7 +319,37 @@ core::Uuid step_argument(const pg::Args &args)
     return uuid_of(args.datum(0));
 }
 
+void require_unfinished(const core::Uuid &step)
+{
+    Instances instances;
+    begin_instances(instances, AccessShareLock);
+    pg::DirectTable *table = find_task(instances, core::task_of(step));
+    if (table == nullptr)
+        unknown_task(core::task_of(step));
+    const TaskHead head = task_head(table->read_slot);
+    end_instances(instances);
+    if (core::is_terminal(head.state))
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("task %s is finished", text_of(head.uuid)),
+                errdetail("Its state is \"%s\".", core::state_name(head.state).data()),
+                errhint("Bring it back with tasker.retry_task() first."));
+}
+
 } // namespace
+
+TASKER_FUNCTION(resolve_step_manually)
+{
+    PreventCommandIfReadOnly("tasker.resolve_step_manually()");
+    Completed own{};
+    own.uuid = step_argument(args);
+    own.results = args.is_null(1) ? 0 : args.datum(1);
+    own.by_hand = true;
+    own.note.processor = PointerGetDatum(cstring_to_text_with_len(
+        args.name(2, "resolved_by").data(), static_cast<int>(args.name(2, "resolved_by").size())));
+    own.note.metadata = reason_note(args.optional_text(3));
+    require_unfinished(own.uuid);
+    return args.result(core::state_name(complete({&own, 1})));
+}
 
 TASKER_FUNCTION(complete_step)
 {

@@ -124,7 +124,10 @@ FailedStep fail_attempt(TransitionLog &log, const Instances &instances, const St
         change.set(kStepRecordId, Int64GetDatum(0));
         return failed;
     }
-    const int64_t delay = failure.delay_us ? *failure.delay_us : backoff_us(named, head.attempts);
+    int64_t delay = failure.delay_us.value_or(0);
+    if (!failure.delay_us)
+        delay = head.backoff_request_seconds ? int64_t{*head.backoff_request_seconds} * USECS_PER_SEC
+                                             : backoff_us(named, head.attempts);
     failed.due = queue::lease_end(instances.now, delay);
     change.set(kStepNextRetryAt, TimestampTzGetDatum(failed.due));
     return failed;

@@ -9,9 +9,10 @@ namespace tasker::workflow {
 
 struct Failure
 {
-    Datum error;                     // jsonb
-    bool retryable;                  // false: no more attempts, whatever the policy says
-    std::optional<int64_t> delay_us; // before the next attempt; else the template's back-off
+    Datum error;    // jsonb
+    bool retryable; // false: no more attempts, whatever the policy says
+    std::optional<int64_t>
+        delay_us; // before the next attempt; else what the worker asked for, else the template's back-off
 };
 
 struct FailedStep

@@ -153,7 +153,7 @@ TaskHead task_head(TupleTableSlot *slot)
 
 StepHead step_head(TupleTableSlot *slot)
 {
-    slot_getsomeattrs(slot, kStepLastTransition);
+    slot_getsomeattrs(slot, kStepBackoffRequestSeconds);
     StepHead head{};
     head.uuid = uuid_of(slot->tts_values[kStepUuid - 1]);
     head.named_step_uuid = uuid_of(slot->tts_values[kStepNamedStep - 1]);
@@ -171,6 +171,8 @@ StepHead step_head(TupleTableSlot *slot)
     head.total_parents = i32(slot, kStepTotalParents);
     head.remaining_parents = i32(slot, kStepRemainingParents);
     head.last_transition = i32(slot, kStepLastTransition);
+    if (!slot->tts_isnull[kStepBackoffRequestSeconds - 1])
+        head.backoff_request_seconds = i32(slot, kStepBackoffRequestSeconds);
     return head;
 }
 

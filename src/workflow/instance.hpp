@@ -110,6 +110,7 @@ struct StepHead
     int32_t total_parents;
     int32_t remaining_parents;
     int32_t last_transition;
+    std::optional<int32_t> backoff_request_seconds;
 };
 
 // An array that grows, in the current memory context; nothing to destroy.

@@ -46,6 +46,20 @@ Outcome give_back(const queue::RecordHead &head, const RecordChange &wanted, Tim
     return {RecordStatus::pending, position, 0};
 }
 
+Outcome postpone(const queue::RecordHead &head, const RecordChange &wanted, Change &change)
+{
+    if (head.status != RecordStatus::pending)
+        return {head.status, 0, 0, true};
+    const int64_t position = queue::position_for(head.id, wanted.time);
+    change.set(queue::kPosition, Int64GetDatum(position));
+    return {RecordStatus::pending, position, 0};
+}
+
+bool is_claimed_by_caller(RecordFate fate)
+{
+    return fate != RecordFate::dropped && fate != RecordFate::postponed;
+}
+
 Outcome drop(const queue::RecordHead &head, Change &change)
 {
     if (head.status == RecordStatus::pending) {
@@ -62,7 +76,7 @@ Outcome decide(const queue::RecordHead &head, const queue::Target &target, Chang
 {
     const auto &changes = *static_cast<const Changes *>(argument);
     const RecordChange &wanted = changes.items[target.index];
-    if (wanted.fate != RecordFate::dropped)
+    if (is_claimed_by_caller(wanted.fate))
         require_lease(head, wanted);
     change.set(queue::kChangedAt, TimestampTzGetDatum(changes.now));
     if (wanted.error != 0)
@@ -80,6 +94,8 @@ Outcome decide(const queue::RecordHead &head, const queue::Target &target, Chang
         return {RecordStatus::processing, 0, wanted.time};
     case RecordFate::dropped:
         return drop(head, change);
+    case RecordFate::postponed:
+        return postpone(head, wanted, change);
     case RecordFate::retry:
     case RecordFate::released:
         break;
@@ -115,7 +131,7 @@ void change_step_records(TimestampTz now, std::span<RecordChange> changes)
 {
     RecordChange *kept =
         std::partition(changes.data(), changes.data() + changes.size(),
-                       [](const RecordChange &change) { return change.fate != RecordFate::dropped; });
+                       [](const RecordChange &change) { return is_claimed_by_caller(change.fate); });
     const auto kept_count = static_cast<size_t>(kept - changes.data());
     change_some(now, changes.first(kept_count), queue::Reach::live);
     change_some(now, changes.subspan(kept_count), queue::Reach::free);

@@ -13,6 +13,7 @@ enum class RecordFate
     failed,    // it is a dead letter
     released,  // it is pending again, as if it had not been claimed
     lease,     // it stays claimed, up to `time`
+    postponed, // it is pending, and becomes due at `time`; as far as nobody else has it in hand
     dropped,   // nobody needs it any more; as far as nobody else has it in hand
 };
 

@@ -3,7 +3,8 @@
 namespace tasker::workflow {
 
 core::TaskState apply_delta(Instances &instances, TransitionLog &log, const core::Uuid &task,
-                            const TaskDelta &delta, core::Walk walk, const MoveNote &note)
+                            const TaskDelta &delta, core::Walk walk, const MoveNote &note,
+                            std::optional<core::TaskState> target)
 {
     core::TaskState state{};
     const size_t noted = log.transitions.count;
@@ -11,8 +12,10 @@ core::TaskState apply_delta(Instances &instances, TransitionLog &log, const core
         forget_from(log, noted);
         const core::StepCounts counts{head.counts.active + delta.active, head.counts.waiting + delta.waiting,
                                       head.counts.failed + delta.failed};
-        state = core::resting_state(counts);
-        move_task(log, instances, head, state, walk, note, change);
+        state = target.value_or(core::resting_state(counts));
+        // Where somebody has moved the task by hand to where its steps are not, there may be no other way.
+        const bool no_way = core::shortest_path(head.state, state, walk).count == 0 && !target;
+        move_task(log, instances, head, state, no_way ? core::Walk::again : walk, note, change);
         change.set(kTaskActiveSteps, Int32GetDatum(static_cast<int32_t>(counts.active)));
         change.set(kTaskRetrySteps, Int32GetDatum(static_cast<int32_t>(counts.waiting)));
         change.set(kTaskFailedSteps, Int32GetDatum(static_cast<int32_t>(counts.failed)));

@@ -37,9 +37,10 @@ struct TaskDelta
     }
 };
 
-// Applies the delta to the task's row and moves the task to where it rests with it, after all of its steps
-// have been changed. Returns the state. Errors: undefined_object.
+// Applies the delta to the task's row and moves the task to where it rests with it, or to `target`, after all
+// of its steps have been changed. Returns the state. Errors: undefined_object.
 core::TaskState apply_delta(Instances &instances, TransitionLog &log, const core::Uuid &task,
-                            const TaskDelta &delta, core::Walk walk, const MoveNote &note);
+                            const TaskDelta &delta, core::Walk walk, const MoveNote &note,
+                            std::optional<core::TaskState> target = std::nullopt);
 
 } // namespace tasker::workflow

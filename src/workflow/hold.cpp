@@ -1,0 +1,197 @@
+// What a worker does with a step while it holds it: checkpoint_step(), extend_step_lease(), release_steps(),
+// set_step_backoff_atomic().
+#include "pg/function.hpp"
+#include "queue/failure.hpp"
+#include "queue/lookup.hpp"
+#include "workflow/records.hpp"
+#include "workflow/template.hpp"
+#include "workflow/transition_log.hpp"
+
+namespace tasker::workflow {
+namespace {
+
+using core::StepState;
+
+core::Uuid step_argument(const pg::Args &args, int i)
+{
+    if (args.is_null(i))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"workflow_step_uuid\" must not be null");
+    return uuid_of(args.datum(i));
+}
+
+void require_in_progress(const StepHead &head)
+{
+    if (head.state == StepState::in_progress)
+        return;
+    ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+            errmsg("workflow step %s is not in progress", text_of(head.uuid)),
+            errdetail("Its state is \"%s\".", core::state_name(head.state).data()),
+            errhint("Its lease was lost, or it was finished, cancelled or reset: drop this work."));
+}
+
+// The steps of an array, ascending.
+Growing<core::Uuid> steps_argument(const pg::Args &args)
+{
+    Growing<core::Uuid> steps;
+    for (const Datum value : args.array(0, "workflow_step_uuids", UUIDOID))
+        steps.add(uuid_of(value));
+    std::sort(steps.begin(), steps.end());
+    for (size_t i = 1; i < steps.count; i++) {
+        if (steps[i] == steps[i - 1])
+            throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "workflow step %s is given more than once",
+                            text_of(steps[i]));
+    }
+    return steps;
+}
+
+// The longest time that a claim of the step may last; 0: no limit.
+int64_t timeout_us(Instances &instances, const StepHead &head)
+{
+    pg::DirectTable *table = find_task(instances, core::task_of(head.uuid));
+    if (table == nullptr)
+        unknown_task(core::task_of(head.uuid));
+    const StepTemplate *step =
+        find_step(template_with_id(task_head(table->read_slot).named_task_uuid), head.named_step_uuid);
+    return step != nullptr ? int64_t{step->timeout_seconds} * USECS_PER_SEC : 0;
+}
+
+struct Extension
+{
+    core::Uuid step;
+    bool has_token;
+    int64_t token;
+};
+
+RecordChange extend(Instances &instances, const Extension &wanted, int64_t lease_us)
+{
+    pg::DirectTable *table =
+        core::step_number(wanted.step) == 0 ? nullptr : find_step(instances, wanted.step);
+    if (table == nullptr)
+        unknown_step(wanted.step);
+    const StepHead head = step_head(table->read_slot);
+    require_in_progress(head);
+    TimestampTz end = queue::lease_end(instances.now, lease_us);
+    if (const int64_t timeout = timeout_us(instances, head); timeout != 0)
+        end = std::min(end, head.last_attempted_at + timeout);
+    return {head.record_id, wanted.step, RecordFate::lease, wanted.has_token, wanted.token, end, 0};
+}
+
+RecordChange release(Instances &instances, TransitionLog &log, const core::Uuid &uuid)
+{
+    const size_t noted = log.transitions.count;
+    int64_t record_id = 0;
+    change_step(instances, uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
+        forget_from(log, noted);
+        require_in_progress(head);
+        record_id = head.record_id;
+        move_step(log, instances, head, StepState::enqueued, core::Walk::again, {}, change);
+        change.set(kStepAttempts, Int32GetDatum(head.attempts - 1));
+        return true;
+    });
+    return {record_id, uuid, RecordFate::released, false, 0, 0, 0};
+}
+
+bool holds_token(int64_t record_id, int64_t token)
+{
+    const auto head = queue::read_head(queue::queue_parent(), record_id);
+    return head && head->status == core::RecordStatus::processing && head->lease_token == token;
+}
+
+} // namespace
+
+TASKER_FUNCTION(checkpoint_step)
+{
+    PreventCommandIfReadOnly("tasker.checkpoint_step()");
+    const core::Uuid uuid = step_argument(args, 0);
+    const std::optional<int64_t> token = args.optional_i64(2);
+    Instances instances;
+    begin_instances(instances);
+    change_step(instances, uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
+        require_in_progress(head);
+        if (token && !holds_token(head.record_id, *token))
+            ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("lease on workflow step %s is lost", text_of(uuid)),
+                    errhint("Drop this work: the step has been given to another worker, or finished."));
+        if (args.is_null(1))
+            change.set_null(kStepCheckpoint);
+        else
+            change.set(kStepCheckpoint, args.datum(1));
+        return true;
+    });
+    end_instances(instances);
+    return 0;
+}
+
+TASKER_FUNCTION(extend_step_lease)
+{
+    PreventCommandIfReadOnly("tasker.extend_step_lease()");
+    const std::span<Datum> steps = args.array(0, "workflow_step_uuids", UUIDOID);
+    const int64_t lease_us = args.duration_us(1, "lease");
+    const auto tokens = args.optional_array(2, "lease_tokens", INT8OID);
+    if (lease_us == 0)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"lease\" must be positive");
+    if (tokens && tokens->values.size() != steps.size())
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
+                        "argument \"lease_tokens\" must have as many elements as workflow_step_uuids");
+    (void)steps_argument(args); // refuses what is given twice
+    Instances instances;
+    Growing<RecordChange> records;
+    begin_instances(instances, AccessShareLock);
+    for (size_t i = 0; i < steps.size(); i++) {
+        const bool has_token = tokens && !tokens->nulls[i];
+        records.add(extend(instances,
+                           {uuid_of(steps[i]), has_token, has_token ? DatumGetInt64(tokens->values[i]) : 0},
+                           lease_us));
+    }
+    end_instances(instances);
+    change_step_records(instances.now, records.all());
+    return args.result(static_cast<int32_t>(steps.size()));
+}
+
+TASKER_FUNCTION(release_steps)
+{
+    PreventCommandIfReadOnly("tasker.release_steps()");
+    const Growing<core::Uuid> steps = steps_argument(args);
+    Instances instances;
+    TransitionLog log;
+    Growing<RecordChange> records;
+    begin_instances(instances);
+    for (const core::Uuid &step : steps)
+        records.add(release(instances, log, step));
+    write_transitions(instances, log);
+    end_instances(instances);
+    change_step_records(instances.now, records.all());
+    return args.result(static_cast<int32_t>(steps.count));
+}
+
+TASKER_FUNCTION(set_step_backoff_atomic)
+{
+    PreventCommandIfReadOnly("tasker.set_step_backoff_atomic()");
+    const core::Uuid uuid = step_argument(args, 0);
+    const int32_t seconds = args.i32(1, "backoff_seconds");
+    if (seconds < 0)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"backoff_seconds\" must not be negative");
+    Instances instances;
+    RecordChange record{};
+    bool changed = false;
+    begin_instances(instances);
+    change_step(instances, uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
+        changed = head.state == StepState::in_progress || head.state == StepState::waiting_for_retry;
+        if (!changed)
+            return false;
+        change.set(kStepBackoffRequestSeconds, Int32GetDatum(seconds));
+        record = {};
+        if (head.state == StepState::waiting_for_retry) {
+            const TimestampTz due = queue::lease_end(instances.now, int64_t{seconds} * USECS_PER_SEC);
+            change.set(kStepNextRetryAt, TimestampTzGetDatum(due));
+            record = {head.record_id, uuid, RecordFate::postponed, false, 0, due, 0};
+        }
+        return true;
+    });
+    end_instances(instances);
+    if (record.id != 0)
+        change_step_records(instances.now, {&record, 1});
+    return args.result(changed);
+}
+
+} // namespace tasker::workflow
