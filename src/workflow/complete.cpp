@@ -50,6 +50,8 @@ struct TaskPass
     TaskHead task;
     const Template *definition = nullptr;
     Growing<Touch> touches = {};
+    int64_t edges_as_of = 0;    // the snapshot under which the children were looked for
+    core::Uuid last_known = {}; // no step that was found then has a higher number
     Expansion expansion = {};
     TaskDelta delta = {};
 };
@@ -103,19 +105,35 @@ void settle_held(TaskPass &pass, const core::Uuid &parent, bool done)
     pg_unreachable();
 }
 
+// Between the look for the children and the change of the step, somebody may have added edges from it: to
+// steps that he has created, with higher numbers than all that there were. His change of the step's row was
+// met, here or on an earlier row of the pass, and there is a new snapshot since.
+void add_late_children(TaskPass &pass, size_t at)
+{
+    if (pass.call.instances.snapshots == pass.edges_as_of)
+        return;
+    const size_t before = pass.touches.count;
+    Growing<core::Uuid> children;
+    find_children(pass.call.instances, pass.touches[at].uuid, children);
+    for (const core::Uuid &child : children) {
+        if (child > pass.last_known)
+            pass.touches.add({child, -1, 1, 0, false});
+    }
+    if (pass.touches.count > before)
+        sort_and_merge(pass.touches, at + 1);
+}
+
 void complete_own(TaskPass &pass, size_t at)
 {
     Completion &call = pass.call;
     const core::Uuid uuid = pass.touches[at].uuid;
     const Completed &own = call.completed[static_cast<size_t>(pass.touches[at].own)];
     const size_t noted = call.log.transitions.count;
-    int looks = 0;
     int64_t record_id = 0;
     core::StepState from{};
     const core::StepState to = own.by_hand ? core::StepState::resolved_manually : core::StepState::complete;
     change_step(call.instances, uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
         forget_from(call.log, noted);
-        looks++;
         if (own.by_hand ? core::satisfies_children(head.state) : head.state != core::StepState::in_progress)
             not_in_progress(head, own.by_hand);
         from = head.state;
@@ -130,18 +148,7 @@ void complete_own(TaskPass &pass, size_t at)
         call.records.add({record_id, uuid, own.by_hand ? RecordFate::dropped : RecordFate::completed,
                           own.has_token, own.token, 0, 0});
     pass.delta.move(from, to);
-    if (looks == 1)
-        return;
-    // Somebody has changed the row meanwhile, and may have added edges, to steps beyond all that there were.
-    const size_t before = pass.touches.count;
-    const core::Uuid last = pass.touches[before - 1].uuid;
-    Growing<core::Uuid> children;
-    find_children(call.instances, uuid, children);
-    for (const core::Uuid &child : children) {
-        if (child > last)
-            pass.touches.add({child, -1, 1, 0, false});
-    }
-    sort_and_merge(pass.touches, at + 1);
+    add_late_children(pass, at);
 }
 
 // A child whose parents are done, or that gets more of them.
@@ -273,6 +280,8 @@ core::TaskState complete_in_task(Completion &call, size_t first, size_t last)
             plan(pass, read_own(call, own.uuid), own);
     }
     sort_and_merge(pass.touches, 0);
+    pass.edges_as_of = call.instances.snapshots;
+    pass.last_known = pass.touches[pass.touches.count - 1].uuid;
     pass_over_steps(pass);
     create_planned(pass);
     if (pass.delta.is_nothing() && pass.task.state == core::TaskState::steps_in_process)

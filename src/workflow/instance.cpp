@@ -84,6 +84,7 @@ void begin_instances(Instances &instances, LOCKMODE mode)
     if (mode != AccessShareLock)
         CommandCounterIncrement(); // what this very statement has done before is seen
     PushActiveSnapshot(GetLatestSnapshot());
+    instances.snapshots++;
 }
 
 void refresh_instances(Instances &instances)
@@ -93,6 +94,7 @@ void refresh_instances(Instances &instances)
     if (instances.mode != AccessShareLock)
         CommandCounterIncrement();
     PushActiveSnapshot(GetLatestSnapshot());
+    instances.snapshots++;
 }
 
 void end_instances(Instances &instances)

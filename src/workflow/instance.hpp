@@ -150,6 +150,7 @@ struct Instances
 
     LOCKMODE mode = RowExclusiveLock;
     TimestampTz now = 0;
+    int64_t snapshots = 0;               // taken so far
     Growing<Opened> opened[kTableCount]; // they stay open to the end of the call
 };
 
