@@ -25,6 +25,7 @@ PGDLLEXPORT void _PG_init(void)
         tasker::workflow::declare_lease_hook();
         tasker::workflow::declare_transition_queue();
         tasker::stream::declare_wake_area();
+        tasker::stream::declare_log_retention();
         tasker::worker::declare_launcher();
     });
 }

@@ -11,6 +11,7 @@ extern "C" {
 namespace tasker::partition {
 
 PartitionRequest partition_request_hook = nullptr;
+const char *(*retirement_veto_hook)(Oid parent, Oid partition) = nullptr;
 
 namespace {
 

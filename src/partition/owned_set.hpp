@@ -53,6 +53,10 @@ struct OwnedSetList
 // The sets that follow this one, in the order in which they were registered.
 OwnedSetList followers_of(const OwnedSet &leader);
 
+// Set by a plane above: asked after the set's owner, of every set, also of those that no plane owns. Why this
+// partition of `parent` must stay, palloc'd, or null.
+extern const char *(*retirement_veto_hook)(Oid parent, Oid partition);
+
 // Makes sure that the partition for `key` exists, opening the set (its row in part_config) at its first use,
 // and returns it. The worker makes it in a transaction of its own while the caller waits; where there is no
 // worker, the caller's transaction does.

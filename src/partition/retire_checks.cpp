@@ -238,11 +238,13 @@ const char *ask(const SetConfig &config, const OwnedSet *owned, const DirectoryE
         return "the set has no retention any more";
     if (entry.upper > cutoff_key(config))
         return "it is younger than the set's retention";
-    if (owned == nullptr)
-        return nullptr;
-    if (owned->key_count > 0 && !has_keys(entry.relid))
+    if (owned != nullptr && owned->key_count > 0 && !has_keys(entry.relid))
         return "it has no primary key: a restore may be running";
-    return owned->refuse_retirement(entry.relid, entry.lower, entry.upper);
+    const char *reason =
+        owned != nullptr ? owned->refuse_retirement(entry.relid, entry.lower, entry.upper) : nullptr;
+    if (reason == nullptr && retirement_veto_hook != nullptr)
+        reason = retirement_veto_hook(config.parent, entry.relid);
+    return reason;
 }
 
 void check_obstacles(const SetConfig &config, Oid partition)

@@ -82,9 +82,24 @@ pg::Statement stray_ticks(
     "from tasker.tick t where not exists (select from tasker.queue q where q.queue_id = t.tick_queue)",
     {});
 
-pg::Statement all_ticks("select t.tick_queue, t.tick_id, q.queue_name, t.tick_snapshot from tasker.tick t "
+// Ids of logs are above the server's: see log.hpp.
+#define OFFSET_OF_QUEUE                                                                                      \
+    "case when exists (select from tasker.queue_log l where l.queue_id = q.queue_id) "                       \
+    "then coalesce((select log_offset from tasker.stream_origin), 0) else 0 end"
+
+pg::Statement all_ticks("select t.tick_queue, t.tick_id, q.queue_name, t.tick_snapshot, " OFFSET_OF_QUEUE
+                        " from tasker.tick t "
                         "join tasker.queue q on q.queue_id = t.tick_queue order by t.tick_queue, t.tick_id",
                         {});
+
+pg::Statement
+    missing_logs("select pg_catalog.format('queue %s', coalesce(q.queue_name, l.queue_id::text)), problem "
+                 "from tasker.queue_log l left join tasker.queue q using (queue_id), lateral (values "
+                 "  (q.queue_id is null, 'it has a log, and does not exist'), "
+                 "  (not exists (select from pg_catalog.pg_class c where c.oid = l.log_table), "
+                 "   pg_catalog.format('its log %s does not exist', l.log_number)) "
+                 ") rules (broken, problem) where broken",
+                 {});
 
 pg::Statement stray_retries(
     "select pg_catalog.format('retried event %s of queue %s', e.ev_id, e.ev_queue), problem "
@@ -152,6 +167,7 @@ void check_events(pg::ResultSet &result)
                             "  e.ev_txid, e.tableoid::regclass) "
                             "from tasker.queue q, only %.*s e where q.queue_id = %d and (%s "
                             "e.ev_txid >= pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) "
+                            "+ " OFFSET_OF_QUEUE " "
                             "or (q.queue_cur_table <> %d and e.ev_txid > q.queue_switch_step2)) limit 10",
                             static_cast<int>(name.size()), name.data(), queue_id,
                             number == kParent ? "true or" : "", number);
@@ -175,7 +191,7 @@ void check_ticks(pg::ResultSet &result)
         const char *problem = nullptr;
         if (!is_first && !core::follows(now, before))
             problem = "its snapshot is not later than that of the tick before";
-        else if (now.xmax > next)
+        else if (now.xmax > next + static_cast<uint64_t>(rows.i64(i, 5)))
             problem = "its snapshot is of transactions that have not begun: see tasker.after_restore()";
         if (problem != nullptr) {
             const std::string_view queue = rows.text(i, 3);
@@ -209,7 +225,7 @@ TASKER_FUNCTION(check_stream_integrity)
         pg::Spi spi;
         for (pg::Statement *rule :
              {&broken_pointer, &broken_registrations, &double_versions, &broken_positions, &double_ticks,
-              &stray_ticks, &stray_retries, &missing_objects, &missing_indexes, &orphans})
+              &stray_ticks, &stray_retries, &missing_logs, &missing_objects, &missing_indexes, &orphans})
             report_rows(result, spi.run(*rule));
     }
     check_ticks(result);

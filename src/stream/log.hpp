@@ -86,6 +86,14 @@ class LogWriter
     LocalTransactionId noted_in_ = InvalidLocalTransactionId;
 };
 
+// Why a partition of a log must not go: a consumer of a queue has not read all of it. Null when it may; then
+// nobody can be registered any more at a tick that it was needed for. Asked by the partition plane before it
+// retires one.
+const char *log_still_needed(Oid parent, Oid partition);
+
+// Has it asked; from _PG_init.
+void declare_log_retention();
+
 enum LogExpression
 {
     kLogOrder,

@@ -133,14 +133,14 @@ void check_log(Oid table, const char *txid_column)
     pg::Spi spi;
     const pg::Rows rows = spi.read_latest(query, {table, txid_column});
     if (rows.empty())
-        throw pg::Error(ERRCODE_UNDEFINED_TABLE, "a log with OID %u does not exist", table);
+        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "a log with OID %u does not exist", table);
     const std::string_view kind = rows.text(0, 1);
     const char *name = pg::pg_call([&] { return pstrdup(get_rel_name(table)); });
     if ((kind != "r" && kind != "p") || rows.boolean(0, 2))
-        throw pg::Error(ERRCODE_WRONG_OBJECT_TYPE, "\"%s\" cannot be a log", name)
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "\"%s\" cannot be a log", name)
             .detail("A log is a table, partitioned or not, and no temporary one.");
     if (rows.boolean(0, 4))
-        throw pg::Error(ERRCODE_UNDEFINED_COLUMN, "column \"%s\" of log \"%s\" does not exist", txid_column,
+        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "column \"%s\" of log \"%s\" does not exist", txid_column,
                         name);
     if (!rows.boolean(0, 5))
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

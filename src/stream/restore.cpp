@@ -9,7 +9,8 @@
 #include "stream/empty_table.hpp"
 #include "stream/event.hpp"
 #include "stream/index.hpp"
-#include "stream/log.hpp"
+#include "stream/log_ddl.hpp"
+#include "stream/log_restore.hpp"
 #include "stream/slots.hpp"
 #include "stream/table_writer.hpp"
 #include "stream/tick.hpp"
@@ -307,7 +308,7 @@ struct NewTick
 {
     int32_t queue_id;
     Tick tick;
-    uint64_t sees_below;
+    const char *snapshot; // as text
 };
 
 void lock_stream()
@@ -349,9 +350,18 @@ void update_queue(const Queue &queue, uint64_t before_all)
     pg::Spi().run_latest(update, {queue.queue_id, static_cast<int64_t>(before_all)});
 }
 
+// A re-based one: nothing runs.
+const char *text_of(const core::TickSnapshot &snapshot, MemoryContext memory)
+{
+    const pg::MemoryContextScope scope(memory);
+    return pg::pg_call(
+        [&] { return psprintf(UINT64_FORMAT ":" UINT64_FORMAT ":", snapshot.xmin, snapshot.xmax); });
+}
+
 // Re-bases one queue and returns how many events are kept.
 int64_t rebase_queue(const Queue &queue, uint64_t oldest, pg::Vector<NewTick> &new_ticks)
 {
+    const MemoryContext outer = CurrentMemoryContext;
     const pg::OwnedContext own("tasker restored queue");
     const pg::MemoryContextScope scope(own.get());
     pg::ContextResource memory;
@@ -366,7 +376,7 @@ int64_t rebase_queue(const Queue &queue, uint64_t oldest, pg::Vector<NewTick> &n
         empty_locked(table);
     mover.put(queue.tables[queue.current]);
     for (size_t i = 0; i < kept.ticks.size(); i++)
-        new_ticks.push_back({queue.queue_id, kept.ticks[i], rebase.tick(i).xmax});
+        new_ticks.push_back({queue.queue_id, kept.ticks[i], text_of(rebase.tick(i), outer)});
     update_queue(queue, rebase.before_all());
     return mover.events();
 }
@@ -376,9 +386,9 @@ void write_ticks(const pg::Vector<NewTick> &ticks, uint64_t oldest)
 #define INSERT_TICK(slot)                                                                                    \
     {                                                                                                        \
         "insert into tasker.tick_" #slot " (tick_queue, tick_id, tick_time, tick_event_seq, tick_snapshot) " \
-        "values ($1, $2, $3, $4, ($5::text || ':' || $5::text || ':')::txid_snapshot)",                      \
+        "values ($1, $2, $3, $4, $5::txid_snapshot)",                                                        \
         {                                                                                                    \
-            INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID                                               \
+            INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID                                               \
         }                                                                                                    \
     }
     static pg::Statement insert[kTables] = {INSERT_TICK(0), INSERT_TICK(1), INSERT_TICK(2)};
@@ -392,7 +402,7 @@ void write_ticks(const pg::Vector<NewTick> &ticks, uint64_t oldest)
     pg::Spi spi;
     for (const NewTick &tick : ticks) {
         spi.run_latest(insert[slots.tick], {tick.queue_id, tick.tick.id, pg::Timestamp{tick.tick.time},
-                                            tick.tick.event_seq, static_cast<int64_t>(tick.sees_below)});
+                                            tick.tick.event_seq, tick.snapshot});
         pg::check_for_interrupts();
     }
     spi.run_latest(note, {static_cast<int64_t>(ticks.size()), static_cast<int64_t>(oldest - 1)});
@@ -415,8 +425,19 @@ int32_t count_consumers(int32_t queue_id)
     return spi.read_latest(query, {queue_id}).i32(0, 1);
 }
 
-// Rebases all queues and reports each.
-void rebase_stream(pg::ResultSet &result)
+// A log's queue stays as it is: see log_restore.hpp.
+int64_t keep_queue(const Queue &queue, pg::Vector<NewTick> &new_ticks)
+{
+    pg::ContextResource memory;
+    pg::Vector<KeptTick> kept(&memory);
+    const int64_t events = keep_log_queue(queue, kept);
+    for (const KeptTick &tick : kept)
+        new_ticks.push_back({queue.queue_id, tick.tick, tick.snapshot});
+    return events;
+}
+
+// Rebases all queues and reports each. Returns the offset of log ids from now on.
+int64_t rebase_stream(pg::ResultSet &result)
 {
     pg::ContextResource memory;
     pg::Vector<int32_t> ids(&memory);
@@ -424,14 +445,16 @@ void rebase_stream(pg::ResultSet &result)
     lock_stream();
     list_queues(ids);
     if (ids.empty())
-        return;
+        return 0;
     const uint64_t oldest = oldest_running();
+    const int64_t offset = settle_logs(oldest);
     for (const int32_t id : ids) {
         const std::optional<Queue> queue = queue_with_id(id);
         if (!queue)
             continue;
         const size_t ticks_before = ticks.size();
-        const int64_t events = rebase_queue(*queue, oldest, ticks);
+        const int64_t events =
+            queue->has_log ? keep_queue(*queue, ticks) : rebase_queue(*queue, oldest, ticks);
         tie_to_extension(*queue);
         const bool nulls[4] = {};
         const Datum values[4] = {pg::pg_call([&] { return CStringGetTextDatum(queue->name); }),
@@ -440,6 +463,7 @@ void rebase_stream(pg::ResultSet &result)
         result.add(values, nulls);
     }
     write_ticks(ticks, oldest);
+    return offset;
 }
 
 } // namespace
@@ -457,10 +481,11 @@ TASKER_FUNCTION(after_restore)
     pg::Spi().run_text("lock table tasker.stream_origin in exclusive mode");
     if (!force && !restore_pending())
         return 0;
-    rebase_stream(result);
+    const int64_t offset = rebase_stream(result);
     renew_grants();
     pg::Spi().run_latest(forget);
     write_origin();
+    set_log_offset(offset);
     return 0;
 }
 

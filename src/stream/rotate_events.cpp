@@ -67,12 +67,7 @@ bool has_no_events(const Queue &queue)
     return std::all_of(std::begin(queue.tables), std::end(queue.tables), is_without_pages);
 }
 
-// The consumer that stands furthest back.
-struct Slowest
-{
-    int64_t tick;
-    const char *consumer;
-};
+} // namespace
 
 // A subscription is rather seen twice than missed: see pin_subscriptions().
 std::optional<Slowest> slowest_consumer(int32_t queue_id)
@@ -93,6 +88,8 @@ std::optional<Slowest> slowest_consumer(int32_t queue_id)
                        return MemoryContextStrdup(memory, pnstrdup(name.data(), name.size()));
                    })};
 }
+
+namespace {
 
 Oid txid_index(Relation heap)
 {

@@ -39,6 +39,14 @@ void list_due_rotations(pg::Vector<int32_t> &queues);
 // this transaction's own, or is being run by another one.
 void finish_event_rotations(pg::Vector<int32_t> &queues);
 
+// The consumer that stands furthest back; its name is in the current memory context.
+struct Slowest
+{
+    int64_t tick;
+    const char *consumer;
+};
+std::optional<Slowest> slowest_consumer(int32_t queue_id);
+
 // Keeps the queue from being rotated to the end of the transaction. Whoever puts a subscription to a tick
 // needs that, so that its events are there when it is committed.
 void hold_rotation(int32_t queue_id);

@@ -65,7 +65,7 @@ comment on column tasker.queue.queue_rotation_deferrals is 'Rotations put off in
 comment on column tasker.queue.queue_rotation_held_by is 'The consumer, or the lock, that put off the last one';
 comment on column tasker.queue.queue_max_retries is 'nack() sends an event again so often before it becomes a dead letter (default 5)';
 comment on column tasker.queue.queue_emptied_txid is
-'Events of transactions up to this one may have been emptied away, as no consumer needed them: nobody can be registered at a tick from before';
+'Events of transactions up to this one may have been emptied away, or have gone with a partition of a log, as no consumer needed them: nobody can be registered at a tick from before';
 
 create sequence tasker.consumer_co_id_seq as integer;
 comment on sequence tasker.consumer_co_id_seq is 'Ids of consumers in tasker.consumer';

@@ -89,6 +89,9 @@ insert into surface values
 ('wait_for_batch', 'IN queue text, IN consumer text, IN timeout interval, INOUT batch_id bigint DEFAULT NULL::bigint', null),
 ('after_restore', 'force boolean DEFAULT false, OUT queue_name text, OUT consumers integer, OUT events bigint, OUT ticks integer', 'SETOF record'),
 ('restore_pending', '', 'boolean'),
+('create_log_queue', 'queue text, log regclass[], txid_column name DEFAULT ''txid''::name, mapping jsonb DEFAULT ''{}''::jsonb', 'integer'),
+('log_txid', '', 'bigint'),
+('log_written', '', 'trigger'),
 ('grant_queue', 'queue text, role text, privilege text', 'integer'),
 ('revoke_queue', 'queue text, role text, privilege text', 'integer');
 
@@ -142,7 +145,7 @@ select is_empty($$
     'administrators may call everything');
 select set_eq($$
     select distinct proname::text from calls where has_function_privilege('tasker_producer', oid, 'execute') and proname !~ 'triga$'$$,
-    array['insert_event', 'send', 'send_batch', 'send_at', 'version', 'restore_pending'],
+    array['insert_event', 'send', 'send_batch', 'send_at', 'version', 'restore_pending', 'log_txid', 'log_written'],
     'what producers may call');
 select is_empty($$
     select signature from calls where has_function_privilege('tasker_worker', oid, 'execute')
