@@ -10,7 +10,7 @@ namespace settings = pg::settings;
 
 int waiter_slots()
 {
-    return MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts;
+    return (MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts) * kWaitersEach;
 }
 
 int snapshot_slots()
@@ -433,9 +433,9 @@ void remove_lanes_of_partition(Oid partition)
     LWLockRelease(&state->directory);
 }
 
-Waiter *own_waiter()
+std::span<Waiter> own_waiters()
 {
-    return &shared_state()->waiters[tasker_proc_number()];
+    return {&shared_state()->waiters[tasker_proc_number() * kWaitersEach], kWaitersEach};
 }
 
 void wake_waiters(FlowState *flow, int64_t count)

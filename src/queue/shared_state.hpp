@@ -94,7 +94,10 @@ struct FlowState
     int64_t settings_changes; // commits that have changed the settings: caches hear of them a little later
 };
 
-// A backend that sleeps in wait_for_records; one slot per backend.
+// The flows that one backend can wait for at once.
+inline constexpr int kWaitersEach = 64;
+
+// A backend that sleeps in wait_for_records, for one flow; there are kWaitersEach for each backend.
 struct Waiter
 {
     dlist_node node; // first; in flow->waiters while `flow` is set
@@ -168,8 +171,8 @@ void begin_flow_walk(HASH_SEQ_STATUS *scan);
 // Forgets the lanes of a dropped partition.
 void remove_lanes_of_partition(Oid partition);
 
-// This backend's slot for waiting.
-Waiter *own_waiter();
+// This backend's slots for waiting.
+std::span<Waiter> own_waiters();
 // Wakes up to `count` waiters of the flow; flow->lock is held exclusively.
 void wake_waiters(FlowState *flow, int64_t count);
 // Likewise when the flow's limits have room for `count` records again, if there is any record for it.

@@ -9,7 +9,12 @@
 // lowers the floors and looks at the queue under the same lock. A waiter that was woken and died before it
 // claimed leaves the record to the others' next look, a few seconds later at most.
 //
+// Who waits for several flows queues up in each of them. A wake-up by one takes him off the others; what he
+// was woken for there as well he finds by himself, as he claims from all of them.
+//
 // The alarm is set to the time at which the next scheduled record becomes due, or the rate limit has a token.
+#include "queue/wait.hpp"
+
 #include "partition/directory.hpp"
 #include "pg/between_transactions.hpp"
 #include "pg/function.hpp"
@@ -99,10 +104,16 @@ void stop_waiting(Waiter *waiter)
     LWLockRelease(&flow->lock);
 }
 
+void stop_all_waiting()
+{
+    for (Waiter &waiter : own_waiters())
+        stop_waiting(&waiter);
+}
+
 void leave_queue_at_exit(int, Datum)
 {
     if (shared_state() != nullptr)
-        stop_waiting(own_waiter());
+        stop_all_waiting();
 }
 
 void sleep_until(int64_t wake_us)
@@ -119,7 +130,7 @@ void sleep_until(int64_t wake_us)
 struct Waiting
 {
     Oid parent;
-    char flow_name[kMaxFlowNameBytes + 1];
+    std::span<WaitedFlow> flows;
     int64_t until_us;
 };
 
@@ -135,12 +146,21 @@ bool due_by_counting(const Flow &flow, int64_t due)
     return spi.read_latest(probe, {flow.flow_id, due}).boolean(0, 1);
 }
 
+bool any_due_by_counting(Waiting &waiting, int64_t due)
+{
+    for (const WaitedFlow &flow : waiting.flows) {
+        if (due_by_counting(flow_named(flow.name), due))
+            return true;
+    }
+    return false;
+}
+
 bool wait_by_polling(Waiting &waiting, pg::BetweenTransactions &between)
 {
     for (;;) {
         const int64_t now = now_us();
-        const bool due = between.inside(
-            [&] { return due_by_counting(flow_named(waiting.flow_name), core::record_id_ceiling(now)); });
+        const bool due =
+            between.inside([&] { return any_due_by_counting(waiting, core::record_id_ceiling(now)); });
         if (due || now >= waiting.until_us)
             return due;
         sleep_until(std::min(now + kPollUs, waiting.until_us));
@@ -150,62 +170,84 @@ bool wait_by_polling(Waiting &waiting, pg::BetweenTransactions &between)
 
 // Has the flow been changed since this backend last asked? The commit of a change wakes waiters, who may be
 // quicker than its invalidation messages to their caches.
-bool settings_have_changed(FlowState *flow)
+bool settings_have_changed(WaitedFlow &waited, FlowState *flow)
 {
-    static FlowState *last_flow = nullptr;
-    static int64_t last_changes = 0;
     LWLockAcquire(&flow->lock, LW_SHARED);
     const int64_t changes = flow->settings_changes;
     LWLockRelease(&flow->lock);
-    const bool changed = flow != last_flow || changes != last_changes;
-    last_flow = flow;
-    last_changes = changes;
+    const bool changed = flow != waited.seen_flow || changes != waited.seen_changes;
+    waited.seen_flow = flow;
+    waited.seen_changes = changes;
     return changed;
 }
 
-struct FlowToWatch
+// Reads the settings: from the cache, unless they have changed while we slept. The table may be another one,
+// after DROP and CREATE EXTENSION. The flow's state is null where shared memory has no room.
+FlowState *find_flow(Oid parent, WaitedFlow &waited, Flow &settings)
 {
-    Flow settings;
-    FlowState *flow; // null: no room in shared memory
+    settings = flow_named(waited.name);
+    FlowState *flow = flow_state(parent, settings.flow_id);
+    if (flow != nullptr && settings_have_changed(waited, flow)) {
+        forget_cached_flows();
+        settings = flow_named(waited.name);
+        flow = flow_state(parent, settings.flow_id);
+    }
+    return flow;
+}
+
+enum class Found
+{
+    ready,
+    nothing,
+    no_room
 };
 
-// Reads the settings: from the cache, unless they have changed while we slept. The table may be another one,
-// after DROP and CREATE EXTENSION.
-FlowToWatch find_flow(Waiting &waiting)
+// Looks at every flow, and queues up in all of them when there is nothing.
+Found look_at_all(Waiting &waiting, int64_t *wake_us)
 {
     waiting.parent = queue_parent();
     if (built_state(waiting.parent) == nullptr)
-        return {flow_named(waiting.flow_name), nullptr};
-    Flow settings = flow_named(waiting.flow_name);
-    FlowState *flow = flow_state(waiting.parent, settings.flow_id);
-    if (flow != nullptr && settings_have_changed(flow)) {
-        forget_cached_flows();
-        settings = flow_named(waiting.flow_name);
-        flow = flow_state(waiting.parent, settings.flow_id);
+        return Found::no_room;
+    const std::span<Waiter> waiters = own_waiters();
+    for (size_t i = 0; i < waiting.flows.size(); i++) {
+        Flow settings{};
+        FlowState *flow = find_flow(waiting.parent, waiting.flows[i], settings);
+        if (flow == nullptr)
+            return Found::no_room;
+        const Look look = look_and_queue(settings, flow, &waiters[i]);
+        *wake_us = std::min(*wake_us, look.wake_us);
+        if (look.ready)
+            return Found::ready;
     }
-    return {settings, flow};
+    return Found::nothing;
 }
 
 bool wait_on_latch(Waiting &waiting, pg::BetweenTransactions &between)
 {
-    Waiter *waiter = own_waiter();
     for (;;) {
-        FlowToWatch found = between.inside([&] { return find_flow(waiting); });
-        if (found.flow == nullptr) // shared memory has run out of room meanwhile
+        int64_t wake_us = waiting.until_us;
+        const Found found = between.inside([&] { return look_at_all(waiting, &wake_us); });
+        if (found == Found::nothing && now_us() < waiting.until_us)
+            sleep_until(wake_us);
+        stop_all_waiting();
+        if (found == Found::no_room) // shared memory has run out of room meanwhile
             return wait_by_polling(waiting, between);
-        Look look = look_and_queue(found.settings, found.flow, waiter);
-        if (look.ready || now_us() >= waiting.until_us) {
-            stop_waiting(waiter);
-            return look.ready;
-        }
-        sleep_until(std::min(look.wake_us, waiting.until_us));
-        stop_waiting(waiter);
+        if (found == Found::ready || now_us() >= waiting.until_us)
+            return found == Found::ready;
         CHECK_FOR_INTERRUPTS();
     }
 }
 
-bool wait_for_records(Waiting &waiting)
+} // namespace
+
+bool wait_for_flows(std::span<WaitedFlow> flows, int64_t timeout_us)
 {
+    Waiting waiting{};
+    waiting.parent = queue_parent();
+    waiting.flows = flows;
+    const int64_t now = now_us();
+    waiting.until_us = timeout_us > PG_INT64_MAX - now ? PG_INT64_MAX : now + timeout_us;
+
     pg::BetweenTransactions between;
     const bool lanes = built_state(waiting.parent) != nullptr;
     static bool exit_callback = false;
@@ -213,13 +255,23 @@ bool wait_for_records(Waiting &waiting)
         before_shmem_exit(leave_queue_at_exit, 0);
         exit_callback = true;
     }
+    if (lanes)
+        stop_all_waiting(); // of a wait that ended with an error
     between.begin();
     const bool ready = lanes ? wait_on_latch(waiting, between) : wait_by_polling(waiting, between);
     between.end();
     return ready;
 }
 
-} // namespace
+Datum inout_boolean(FunctionCallInfo call, bool value)
+{
+    TupleDesc descriptor = nullptr;
+    if (get_call_result_type(call, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "return type must be a row type");
+    Datum datum = BoolGetDatum(value);
+    bool null = false;
+    return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), &datum, &null));
+}
 
 TASKER_FUNCTION(wait_for_records)
 {
@@ -230,22 +282,9 @@ TASKER_FUNCTION(wait_for_records)
                         "tasker.wait_for_records() cannot run inside a transaction block")
             .hint("It commits before it sleeps. Call it on its own, outside of BEGIN … COMMIT and of "
                   "functions.");
-    Flow flow = flow_named(name);
-
-    Waiting waiting{};
-    waiting.parent = queue_parent();
-    memcpy(waiting.flow_name, flow.name, sizeof waiting.flow_name);
-    const int64_t now = now_us();
-    waiting.until_us = timeout > PG_INT64_MAX - now ? PG_INT64_MAX : now + timeout;
-    const bool ready = wait_for_records(waiting);
-
-    // A procedure with an inout argument returns a row.
-    TupleDesc descriptor = nullptr;
-    if (get_call_result_type(args.call(), nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-        elog(ERROR, "return type must be a row type");
-    Datum value = BoolGetDatum(ready);
-    bool null = false;
-    return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), &value, &null));
+    WaitedFlow waited{};
+    strlcpy(waited.name, flow_named(name).name, sizeof waited.name);
+    return inout_boolean(args.call(), wait_for_flows({&waited, 1}, timeout));
 }
 
 } // namespace tasker::queue

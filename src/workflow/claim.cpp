@@ -11,6 +11,7 @@
 #include "queue/claim.hpp"
 #include "queue/failure.hpp"
 #include "workflow/dependency_results.hpp"
+#include "workflow/flows.hpp"
 #include "workflow/records.hpp"
 #include "workflow/task_counts.hpp"
 #include "workflow/template.hpp"
@@ -246,30 +247,6 @@ void claim_from_flows(std::span<const int32_t> flows, int64_t wanted, queue::Cla
     }
 }
 
-// The flows of the handlers, or of all of the namespace.
-Growing<int32_t> flows_of(std::string_view space, const std::optional<std::span<Datum>> &handlers)
-{
-    Growing<int32_t> ids;
-    const std::span<const StepFlow> flows = flows_of_namespace(space);
-    if (!handlers) {
-        for (const StepFlow &flow : flows)
-            ids.add(flow.flow_id);
-        return ids;
-    }
-    for (const Datum handler : *handlers) {
-        const char *name = TextDatumGetCString(handler);
-        const auto found = std::find_if(flows.begin(), flows.end(), [&](const StepFlow &flow) {
-            return strcmp(flow.handler, name) == 0;
-        });
-        if (found == flows.end())
-            throw pg::Error(ERRCODE_UNDEFINED_OBJECT, "handler \"%s\" does not exist in namespace \"%.*s\"",
-                            name, static_cast<int>(space.size()), space.data())
-                .hint("It is made by the first tasker.define_task() with a step that names it.");
-        ids.add(found->flow_id);
-    }
-    return ids;
-}
-
 } // namespace
 
 TASKER_FUNCTION(claim_steps)
@@ -288,7 +265,7 @@ TASKER_FUNCTION(claim_steps)
         handlers = args.array(4, "handlers", TEXTOID);
 
     pg::ResultSet result(args.call());
-    const Growing<int32_t> flows = flows_of(space, handlers);
+    const Growing<int32_t> flows = flows_of_handlers(space, handlers);
     std::optional<Datum> worker;
     if (!args.is_null(2))
         worker = args.datum(2);

@@ -48,3 +48,8 @@ create function tasker.fail_step(workflow_step_uuid uuid, error jsonb, retryable
     language c as 'MODULE_PATHNAME', 'tasker_fail_step';
 comment on function tasker.fail_step(uuid, jsonb, boolean, integer, bigint) is
 'Says that a claimed step has failed. It is tried again while it is retryable and attempts are left: after backoff_seconds, or else after the template''s back-off. With retryable false, or no attempt left, it is in error, and its record a dead letter. Result: the step''s state afterwards, waiting_for_retry or error. Errors: 42704 unknown step; 55000 it is not in progress, or the lease is lost; 22023 negative backoff_seconds.';
+
+create procedure tasker.wait_for_steps(namespace text, timeout interval, handlers text[] default null, inout ready boolean default null)
+    language c as 'MODULE_PATHNAME', 'tasker_wait_for_steps';
+comment on procedure tasker.wait_for_steps(text, interval, text[], boolean) is
+'Commits, then sleeps with no transaction and no snapshot open until a step of the namespace is ready, for all handlers or those given (ready = true), or the timeout has passed (false). Errors: 25001 inside a transaction block; 42704 unknown namespace or handler; 22023 negative timeout; 54000 more than 64 handlers at once.';
