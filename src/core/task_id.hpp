@@ -8,7 +8,8 @@
 //
 // So a task's steps are one range of keys right behind its own, in the same partition, and a step's task
 // needs no look-up. Steps are numbered in topological order: a parent has a lower number than its children,
-// so ascending keys are an order in which rows of several steps can be locked without deadlock.
+// but for a deferred step that got a parent which came into being after it. Ascending keys are the order in
+// which rows of several steps are locked.
 #pragma once
 
 #include <array>

@@ -2,6 +2,7 @@
 // graph_text.cpp.
 #include "workflow/graph.hpp"
 
+#include "core/dag.hpp"
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
 #include "workflow/ids.hpp"
@@ -81,24 +82,76 @@ int32_t index_of(const Graph &graph, const core::Uuid &uuid)
                                                            : -1;
 }
 
+struct Edge
+{
+    int32_t child;
+    int32_t parent;
+    auto operator<=>(const Edge &) const = default;
+};
+
+// The nodes on one side of the edges, for each on the other; the edges are sorted by the latter.
+core::OwnedNodeLists lists_of(const pg::Vector<Edge> &edges, size_t nodes, std::pmr::memory_resource *memory)
+{
+    core::OwnedNodeLists lists{core::NodeVector(nodes + 1, 0, memory), core::NodeVector(memory)};
+    for (const Edge &edge : edges) {
+        lists.first[static_cast<size_t>(edge.child) + 1]++;
+        lists.members.push_back(edge.parent);
+    }
+    for (size_t i = 0; i < nodes; i++)
+        lists.first[i + 1] += lists.first[i];
+    return lists;
+}
+
+// A deferred step may have parents with higher numbers: puts the steps into an order in which they come
+// first. Where there is a cycle, nothing changes.
+void put_parents_first(Graph &graph, pg::Vector<Edge> &edges)
+{
+    std::pmr::memory_resource *memory = edges.get_allocator().resource();
+    const core::OwnedNodeLists parents = lists_of(edges, graph.steps.size(), memory);
+    const core::OwnedNodeLists children = core::inverted(parents.view(), memory);
+    const core::NodeVector order = core::topological_order(parents.view(), children.view(), memory);
+    if (order.size() < graph.steps.size())
+        return;
+    const pg::Vector<GraphStep> before(graph.steps, memory);
+    core::NodeVector place(order.size(), 0, memory);
+    for (size_t i = 0; i < order.size(); i++) {
+        graph.steps[i] = before[static_cast<size_t>(order[i])];
+        place[static_cast<size_t>(order[i])] = static_cast<int32_t>(i);
+    }
+    for (Edge &edge : edges)
+        edge = {place[static_cast<size_t>(edge.child)], place[static_cast<size_t>(edge.parent)]};
+    std::sort(edges.begin(), edges.end());
+}
+
 void read_edges(Graph &graph)
 {
     static pg::Statement query("select to_step_uuid, from_step_uuid from tasker.workflow_step_edge "
                                "where from_step_uuid > $1 and from_step_uuid <= $2 order by 1, 2",
                                {UUIDOID, UUIDOID});
-    pg::Spi spi;
-    const pg::Rows rows = spi.read_under(
-        query, GetActiveSnapshot(),
-        {uuid_param(graph.uuid), uuid_param(core::step_uuid(graph.uuid, core::kMaxStepNumber))});
-    for (uint64 i = 0; i < rows.count(); i++) {
-        const int32_t child = index_of(graph, uuid_of(rows.datum(i, 1)));
-        const int32_t parent = index_of(graph, uuid_of(rows.datum(i, 2)));
-        if (child < 0 || parent < 0 || parent >= child)
+    pg::Vector<Edge> edges(graph.steps.get_allocator().resource());
+    bool leads_back = false;
+    {
+        pg::Spi spi;
+        const pg::Rows rows = spi.read_under(
+            query, GetActiveSnapshot(),
+            {uuid_param(graph.uuid), uuid_param(core::step_uuid(graph.uuid, core::kMaxStepNumber))});
+        for (uint64 i = 0; i < rows.count(); i++) {
+            const Edge edge{index_of(graph, uuid_of(rows.datum(i, 1))),
+                            index_of(graph, uuid_of(rows.datum(i, 2)))};
+            if (edge.child >= 0 && edge.parent >= 0)
+                edges.push_back(edge);
+            leads_back = leads_back || edge.parent > edge.child;
+        }
+    }
+    if (leads_back)
+        put_parents_first(graph, edges);
+    for (const Edge &edge : edges) {
+        if (edge.parent >= edge.child)
             continue; // check_integrity() reports it
-        GraphStep &step = graph.steps[static_cast<size_t>(child)];
+        GraphStep &step = graph.steps[static_cast<size_t>(edge.child)];
         if (step.parent_count++ == 0)
             step.first_parent = static_cast<int32_t>(graph.parents.size());
-        graph.parents.push_back(parent);
+        graph.parents.push_back(edge.parent);
     }
 }
 

@@ -21,7 +21,7 @@ struct GraphStep
     int32_t parent_count;
 };
 
-// Steps in the order of their numbers: parents come before their children. Strings live in the memory context
+// Steps in the order of their numbers, as far as parents then come before their children. Strings live in the memory context
 // in which it was read.
 struct Graph
 {

@@ -192,12 +192,15 @@ pg::Statement forgotten_steps(
                                 "s.remaining_parents = 0 and t.current_state not in ('c', 'e', 'x', 'm')",
     {UUIDOID, UUIDOID});
 
-// Edges stay in a task, and lead to later steps; their children are looked for by the rules of the steps.
+// Edges stay in a task, and lead to later steps, but for a deferred step: that may wait for some which came
+// into being after it. Their children are looked for by the rules of the steps.
 pg::Statement broken_edges(
     "select pg_catalog.format('edge from step %s to step %s', from_step_uuid, to_step_uuid), problem "
     "from tasker.workflow_step_edge, lateral (values "
     "  (tasker.task_of(from_step_uuid) <> tasker.task_of(to_step_uuid), 'it joins two tasks'), "
-    "  (from_step_uuid >= to_step_uuid, 'it leads back') "
+    "  (case when from_step_uuid = to_step_uuid then true when from_step_uuid > to_step_uuid then not exists "
+    "(select from tasker.workflow_step s "
+    "     where s.workflow_step_uuid = to_step_uuid and s.step_type = 'f') end, 'it leads back') "
     ") rules (broken, problem) where " IN_TIME("from_step_uuid") " and broken",
     {UUIDOID, UUIDOID});
 

@@ -12,21 +12,30 @@ enum class Way
     shortest
 };
 
+// One walk over the edges, and one more after each that has found something new on an edge that leads back.
 int32_t *distances_from_roots(const Graph &graph, Way way)
 {
-    constexpr int32_t kRoot = -1; // so far
+    constexpr int32_t kFar = PG_INT32_MAX; // so far
     auto *distances = static_cast<int32_t *>(
         palloc_extended(sizeof(int32_t) * std::max<size_t>(graph.steps.count, 1), MCXT_ALLOC_HUGE));
-    std::fill(distances, distances + graph.steps.count, kRoot);
-    for (const GraphEdge &edge : graph.edges) {
-        const int32_t through = std::max(distances[edge.from], 0) + 1;
-        int32_t &to = distances[edge.to];
-        const bool better = way == Way::longest ? through > to : through < to;
-        if (to == kRoot || better)
-            to = through;
+    std::fill(distances, distances + graph.steps.count, 0);
+    for (const GraphEdge &edge : graph.edges)
+        distances[edge.to] = way == Way::longest ? 0 : kFar;
+    bool again = true;
+    for (size_t walks = 0; again && walks <= graph.steps.count; walks++) {
+        CHECK_FOR_INTERRUPTS();
+        again = false;
+        for (const GraphEdge &edge : graph.edges) {
+            if (distances[edge.from] == kFar)
+                continue;
+            const int32_t through = distances[edge.from] + 1;
+            int32_t &to = distances[edge.to];
+            if (way == Way::longest ? through > to : through < to) {
+                to = through;
+                again = again || edge.to < edge.from;
+            }
+        }
     }
-    for (size_t i = 0; i < graph.steps.count; i++)
-        distances[i] = std::max(distances[i], 0);
     return distances;
 }
 

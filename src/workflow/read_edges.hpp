@@ -1,7 +1,8 @@
 // The graph of a task, read at once: its steps and edges as arrays.
 //
-// Steps are numbered in topological order (core/task_id.hpp): a parent has a lower number than its children.
-// So one walk over the edges in the order of their parents visits every step after all that it depends on.
+// Steps are numbered in topological order (core/task_id.hpp): a parent has a lower number than its children,
+// but for a deferred step that waits for some which came into being after it. So one walk over the edges in
+// the order of their parents visits a step after all that it depends on, unless an edge leads back.
 //
 // Plain C, as instance.hpp.
 #pragma once
