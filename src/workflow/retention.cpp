@@ -8,6 +8,8 @@
 #include "core/workflow_states.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
+#include "queue/record_table.hpp"
+#include "workflow/counts.hpp"
 #include "workflow/ids.hpp"
 #include "workflow/sets.hpp"
 
@@ -126,18 +128,32 @@ int64_t forget_tasks_between(int64_t lower, int64_t upper)
         "delete from tasker.task_identity i using gone where i.named_task_uuid = gone.named_task_uuid and "
         "i.identity_key = gone.identity_key",
         {UUIDOID, UUIDOID, INT4OID});
+    static pg::Statement forget_letters(
+        "with gone as materialized (select dlq_entry_uuid from tasker.tasks_dlq "
+        "  where task_uuid >= $1 and task_uuid < $2 order by task_uuid limit $3 for update skip locked) "
+        "delete from tasker.tasks_dlq d using gone where d.dlq_entry_uuid = gone.dlq_entry_uuid",
+        {UUIDOID, UUIDOID, INT4OID});
     const Datum from = pg::pg_call([&] { return datum_of(lowest_uuid_at(lower)); });
     const Datum to = pg::pg_call([&] { return datum_of(lowest_uuid_at(upper)); });
     pg::Spi spi;
-    return static_cast<int64_t>(
-        spi.run_latest(forget_keys, {pg::Param::of_datum(from), pg::Param::of_datum(to), kForgottenAtOnce})
-            .count());
+    int64_t count = 0;
+    for (pg::Statement *forget : {&forget_keys, &forget_letters})
+        count += static_cast<int64_t>(
+            spi.run_latest(*forget, {pg::Param::of_datum(from), pg::Param::of_datum(to), kForgottenAtOnce})
+                .count());
+    return count;
 }
 
 } // namespace
 
-const char *refuse_retirement_of_tasks(Oid partition, int64_t, int64_t)
+// The counts know what is committed; the last word, under an exclusive lock, has the table itself.
+const char *refuse_retirement_of_tasks(Oid partition, int64_t lower, int64_t upper)
 {
+    if (!pg::pg_call([&] { return queue::holds_exclusively(partition); })) {
+        const std::optional<int64_t> unfinished = unfinished_tasks(lower, upper);
+        if (unfinished && *unfinished == 0)
+            return nullptr;
+    }
     return pg::pg_call([&]() -> const char * {
         const char *uuid = find_unfinished(partition);
         return uuid != nullptr ? psprintf("task %s is not finished", uuid) : nullptr;

@@ -161,7 +161,10 @@ sql($node, "insert into tasker.task_identity select named_task_uuid, 'key ' || u
 	where name = 'two'");
 sql($node, "insert into tasker.task_identity select named_task_uuid, 'many ' || n, overlay(tasker.uuid_at('2020-02-01 12:00')::text placing '7000-8000' from 15)::uuid
 	from tasker.named_tasks, generate_series(1, 2500) n where name = 'two'");
+sql($node, "insert into tasker.tasks_dlq (dlq_entry_uuid, task_uuid, original_state, dlq_reason, dlq_timestamp, task_snapshot, created_at, updated_at)
+	select gen_random_uuid(), uuid::uuid, 'error', 'manual_dlq', now(), '{}', now(), now() from unnest('{$done,$open}'::text[]) uuid");
 sql($node, "call tasker.run_duty('forget_retired_tasks')");
+is(sql($node, 'select task_uuid from tasker.tasks_dlq'), $open, 'entries of retired tasks leave the dead letter queue');
 is(sql($node, "select string_agg(identity_key, ', ' order by task_uuid) from tasker.task_identity"), "key $open, key $young",
 	'identity keys of retired tasks are removed, and no others');
 
@@ -189,6 +192,8 @@ $writer->query_safe("begin; insert into tasker.task_p20200301 select * from task
 becomes('2020-03-01', 'pending attached attached attached attached', 'while a transaction has used the partition of the tasks, its detach is pending');
 like(error_of($node, "select tasker.task_graph(overlay((tasker.uuid_at('2020-03-01 10:00'))::text placing '7000-8000-000100000000' from 15)::uuid)"),
 	qr/^42704: task ".*" does not exist/, 'its tasks cannot be found meanwhile');
+like(error_of($node, "select tasker.retry_task(task_uuid) from (select overlay(tasker.uuid_at('2020-03-01 10:00')::text placing '7000-8000-000100000000' from 15)::uuid) t (task_uuid)"),
+	qr/^42704: task ".*" does not exist/, 'nor brought back to life');
 is_whole('which breaks no rule');
 $writer->query_safe('commit');
 becomes('2020-03-01', $all_attached, 'it has added an unfinished task: all is there again');
@@ -196,6 +201,25 @@ wait_until($node, "select exists (select from tasker.part_retirement where parti
 	'for that reason');
 sql($node, "delete from tasker.task where task_uuid >= tasker.uuid_at('2020-03-01') and current_state = 's' and task_uuid < tasker.uuid_at('2020-03-02')");
 becomes('2020-03-01', $all_gone, 'without it the day goes');
+
+# One that brings a finished task back to life, before the round comes to it.
+my $revived = sql($node, "select old_task('2020-03-02 10:00', 1)");
+my $reviver = session();
+$reviver->query_safe("begin; select tasker.reset_step(overlay('$revived' placing '00000002' from 29)::uuid)");
+maintain();
+sql($node, "call tasker.run_duty('retire')");
+is(standing('2020-03-02'), $all_attached, 'a day of which a task is being revived is not even asked about');
+is(reasons('2020-03-02'), join('; ', ('the tasks of its time are still in "task_p20200302"') x 4), 'nor are the other four let go');
+$reviver->query_safe('commit');
+maintain();
+wait_until($node, "select exists (select from tasker.part_retirement where reason = 'task $revived is not finished')", 'it stays for its unfinished task');
+is(standing('2020-03-02'), $all_attached, 'all of it');
+is_whole('which is whole');
+is(sql($node, "select step_name from tasker.claim_steps('retention', 10)"), 'second', 'the step is there to be done again');
+sql($node, "select tasker.complete_step(overlay('$revived' placing '00000002' from 29)::uuid)");
+becomes('2020-03-02', $all_gone, 'done again, the day goes');
+like(error_of($node, "select tasker.reset_step(overlay('$revived' placing '00000002' from 29)::uuid)"),
+	qr/^42704: task "$revived" does not exist/, 'and nobody revives it any more');
 
 # --- killed in between ----------------------------------------------------------------------------------------
 
