@@ -51,6 +51,11 @@ create function tasker.get_system_health_counts()
 comment on function tasker.get_system_health_counts() is
 'How many tasks and steps are in which state, as it is committed at this moment in any isolation level, and with what this transaction itself has changed. The counts are kept in shared memory and cost the same at any number of tasks; the first call after a restart may have to count the partitions with unfinished tasks once. Without shared_preload_libraries the tables are counted.';
 
+create function tasker.rebuild_workflow_counts() returns void
+    language c volatile as 'MODULE_PATHNAME', 'tasker_rebuild_workflow_counts';
+comment on function tasker.rebuild_workflow_counts() is
+'Counts tasks and steps by state anew from the tables, while everybody goes on. Nobody has to call it: it happens by itself after a restart, and where a prepared transaction''s changes are not known. Without shared_preload_libraries there is nothing to do.';
+
 create function tasker._workflow_metrics()
     returns table (metric text, labels jsonb, value double precision, help text, type text)
     language sql volatile
@@ -111,8 +116,9 @@ begin atomic
 end;
 comment on function tasker._check_workflow_counts() is
 'The part of check_integrity() that compares the counts of tasks and steps by state, and the seals of partitions, with the tables. Internal.';
-revoke all on function tasker._workflow_metrics(), tasker._check_workflow_counts(), tasker.get_system_health_counts()
-    from public;
+revoke all on function tasker._workflow_metrics(), tasker._check_workflow_counts(), tasker.get_system_health_counts(),
+    tasker.rebuild_workflow_counts() from public;
+grant execute on function tasker.rebuild_workflow_counts() to tasker_admin;
 grant execute on function tasker._workflow_metrics(), tasker._check_workflow_counts(), tasker.get_system_health_counts()
     to tasker_observer, tasker_admin;
 revoke all on tasker.sealed_workflow_partition from public;

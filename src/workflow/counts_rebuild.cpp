@@ -8,6 +8,7 @@
 // The snapshot is told not to see what this very transaction has done: that is tracked like everybody's.
 #include "workflow/counts_rebuild.hpp"
 
+#include "pg/function.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
 #include "workflow/counts.hpp"
@@ -251,6 +252,15 @@ bool needs_recount(CountedDatabase *database)
     return database->recount;
 }
 
+// Counts anew in a database that is built.
+void build_again(CountedDatabase *database)
+{
+    if (pg::pg_call([&] { return take_right(database, true); }) != Right::build)
+        return;
+    database->recount = false; // first: what ends from here on sets it again
+    run_build(database);
+}
+
 } // namespace
 
 CountedDatabase *built_counts()
@@ -275,6 +285,14 @@ CountedDatabase *built_counts()
 void prepare_counts()
 {
     (void)built_counts();
+}
+
+TASKER_FUNCTION(rebuild_workflow_counts)
+{
+    PreventCommandIfReadOnly("tasker.rebuild_workflow_counts()");
+    if (CountedDatabase *database = built_counts(); database != nullptr)
+        build_again(database);
+    return 0;
 }
 
 } // namespace tasker::workflow
