@@ -2481,6 +2481,11 @@ create function tasker.fail_step(workflow_step_uuid uuid, error jsonb, retryable
 comment on function tasker.fail_step(uuid, jsonb, boolean, integer, bigint) is
 'Says that a claimed step has failed. It is tried again while it is retryable and attempts are left: after backoff_seconds, or else after the template''s back-off. With retryable false, or no attempt left, it is in error, and its record a dead letter. Result: the step''s state afterwards, waiting_for_retry or error. Errors: 42704 unknown step; 55000 it is not in progress, or the lease is lost; 22023 negative backoff_seconds.';
 
+create procedure tasker.wait_for_steps(namespace text, timeout interval, handlers text[] default null, inout ready boolean default null)
+    language c as 'MODULE_PATHNAME', 'tasker_wait_for_steps';
+comment on procedure tasker.wait_for_steps(text, interval, text[], boolean) is
+'Commits, then sleeps with no transaction and no snapshot open until a step of the namespace is ready, for all handlers or those given (ready = true), or the timeout has passed (false). Errors: 25001 inside a transaction block; 42704 unknown namespace or handler; 22023 negative timeout; 54000 more than 64 handlers at once.';
+
 -- Steering: what a worker does with a step while it holds it, and what people do with tasks and steps.
 
 create function tasker.checkpoint_step(workflow_step_uuid uuid, checkpoint jsonb, lease_token bigint = null) returns void
@@ -3055,6 +3060,11 @@ create function tasker.get_system_health_counts()
 comment on function tasker.get_system_health_counts() is
 'How many tasks and steps are in which state, as it is committed at this moment in any isolation level, and with what this transaction itself has changed. The counts are kept in shared memory and cost the same at any number of tasks; the first call after a restart may have to count the partitions with unfinished tasks once. Without shared_preload_libraries the tables are counted.';
 
+create function tasker.rebuild_workflow_counts() returns void
+    language c volatile as 'MODULE_PATHNAME', 'tasker_rebuild_workflow_counts';
+comment on function tasker.rebuild_workflow_counts() is
+'Counts tasks and steps by state anew from the tables, while everybody goes on. Nobody has to call it: it happens by itself after a restart, and where a prepared transaction''s changes are not known. Without shared_preload_libraries there is nothing to do.';
+
 create function tasker._workflow_metrics()
     returns table (metric text, labels jsonb, value double precision, help text, type text)
     language sql volatile
@@ -3115,8 +3125,9 @@ begin atomic
 end;
 comment on function tasker._check_workflow_counts() is
 'The part of check_integrity() that compares the counts of tasks and steps by state, and the seals of partitions, with the tables. Internal.';
-revoke all on function tasker._workflow_metrics(), tasker._check_workflow_counts(), tasker.get_system_health_counts()
-    from public;
+revoke all on function tasker._workflow_metrics(), tasker._check_workflow_counts(), tasker.get_system_health_counts(),
+    tasker.rebuild_workflow_counts() from public;
+grant execute on function tasker.rebuild_workflow_counts() to tasker_admin;
 grant execute on function tasker._workflow_metrics(), tasker._check_workflow_counts(), tasker.get_system_health_counts()
     to tasker_observer, tasker_admin;
 revoke all on tasker.sealed_workflow_partition from public;
