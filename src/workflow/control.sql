@@ -10,10 +10,10 @@ create function tasker.extend_step_lease(workflow_step_uuids uuid[], lease inter
 comment on function tasker.extend_step_lease(uuid[], interval, bigint[]) is
 'Prolongs the leases of claimed steps to lease from now, but not beyond a step''s timeout. All or nothing. Result: how many. Errors: 42704 unknown step; 55000 one is not in progress, or its lease is lost; 22023 bad argument.';
 
-create function tasker.release_steps(workflow_step_uuids uuid[]) returns integer
+create function tasker.release_steps(workflow_step_uuids uuid[], lease_tokens bigint[] = null) returns integer
     language c as 'MODULE_PATHNAME', 'tasker_release_steps';
-comment on function tasker.release_steps(uuid[]) is
-'Gives claimed steps back: they are ready at once and have lost no attempt. Result: how many. Errors: 42704 unknown step; 55000 one is not in progress; 22023 a step given twice.';
+comment on function tasker.release_steps(uuid[], bigint[]) is
+'Gives claimed steps back: they are ready at once and have lost no attempt. With lease_tokens only under those very claims. All or nothing. Result: how many. Errors: 42704 unknown step; 55000 one is not in progress, or its lease is lost; 22023 a step given twice, or arrays of different length.';
 
 create function tasker.set_step_backoff_atomic(workflow_step_uuid uuid, backoff_seconds integer) returns boolean
     language c as 'MODULE_PATHNAME', 'tasker_set_step_backoff_atomic';

@@ -21,8 +21,8 @@ struct GraphStep
     int32_t parent_count;
 };
 
-// Steps in the order of their numbers, as far as parents then come before their children. Strings live in the memory context
-// in which it was read.
+// Steps in the order of their numbers, as far as parents then come before their children. Strings live in the
+// memory context in which it was read.
 struct Graph
 {
     explicit Graph(std::pmr::memory_resource *memory) : steps(memory), parents(memory) {}

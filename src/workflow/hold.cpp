@@ -29,17 +29,32 @@ void require_in_progress(const StepHead &head)
             errhint("Its lease was lost, or it was finished, cancelled or reset: drop this work."));
 }
 
-// The steps of an array, ascending.
-Growing<core::Uuid> steps_argument(const pg::Args &args)
+// A step that the caller believes to hold.
+struct Held
 {
-    Growing<core::Uuid> steps;
-    for (const Datum value : args.array(0, "workflow_step_uuids", UUIDOID))
-        steps.add(uuid_of(value));
-    std::sort(steps.begin(), steps.end());
+    core::Uuid step;
+    bool has_token;
+    int64_t token;
+};
+
+// The steps of the first argument with the tokens of argument `tokens_at`, ascending.
+Growing<Held> steps_argument(const pg::Args &args, int tokens_at)
+{
+    const std::span<Datum> values = args.array(0, "workflow_step_uuids", UUIDOID);
+    const auto tokens = args.optional_array(tokens_at, "lease_tokens", INT8OID);
+    if (tokens && tokens->values.size() != values.size())
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
+                        "argument \"lease_tokens\" must have as many elements as workflow_step_uuids");
+    Growing<Held> steps;
+    for (size_t i = 0; i < values.size(); i++) {
+        const bool has_token = tokens && !tokens->nulls[i];
+        steps.add({uuid_of(values[i]), has_token, has_token ? DatumGetInt64(tokens->values[i]) : 0});
+    }
+    std::sort(steps.begin(), steps.end(), [](const Held &a, const Held &b) { return a.step < b.step; });
     for (size_t i = 1; i < steps.count; i++) {
-        if (steps[i] == steps[i - 1])
+        if (steps[i].step == steps[i - 1].step)
             throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "workflow step %s is given more than once",
-                            text_of(steps[i]));
+                            text_of(steps[i].step));
     }
     return steps;
 }
@@ -55,14 +70,7 @@ int64_t timeout_us(Instances &instances, const StepHead &head)
     return step != nullptr ? int64_t{step->timeout_seconds} * USECS_PER_SEC : 0;
 }
 
-struct Extension
-{
-    core::Uuid step;
-    bool has_token;
-    int64_t token;
-};
-
-RecordChange extend(Instances &instances, const Extension &wanted, int64_t lease_us)
+RecordChange extend(Instances &instances, const Held &wanted, int64_t lease_us)
 {
     pg::DirectTable *table =
         core::step_number(wanted.step) == 0 ? nullptr : find_step(instances, wanted.step);
@@ -76,8 +84,9 @@ RecordChange extend(Instances &instances, const Extension &wanted, int64_t lease
     return {head.record_id, wanted.step, RecordFate::lease, wanted.has_token, wanted.token, end, 0};
 }
 
-RecordChange release(Instances &instances, TransitionLog &log, const core::Uuid &uuid)
+RecordChange release(Instances &instances, TransitionLog &log, const Held &held)
 {
+    const core::Uuid &uuid = held.step;
     const size_t noted = log.transitions.count;
     int64_t record_id = 0;
     change_step(instances, uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
@@ -88,7 +97,7 @@ RecordChange release(Instances &instances, TransitionLog &log, const core::Uuid 
         change.set(kStepAttempts, Int32GetDatum(head.attempts - 1));
         return true;
     });
-    return {record_id, uuid, RecordFate::released, false, 0, 0, 0};
+    return {record_id, uuid, RecordFate::released, held.has_token, held.token, 0, 0};
 }
 
 bool holds_token(int64_t record_id, int64_t token)
@@ -125,38 +134,29 @@ TASKER_FUNCTION(checkpoint_step)
 TASKER_FUNCTION(extend_step_lease)
 {
     PreventCommandIfReadOnly("tasker.extend_step_lease()");
-    const std::span<Datum> steps = args.array(0, "workflow_step_uuids", UUIDOID);
     const int64_t lease_us = args.duration_us(1, "lease");
-    const auto tokens = args.optional_array(2, "lease_tokens", INT8OID);
     if (lease_us == 0)
         throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "argument \"lease\" must be positive");
-    if (tokens && tokens->values.size() != steps.size())
-        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE,
-                        "argument \"lease_tokens\" must have as many elements as workflow_step_uuids");
-    (void)steps_argument(args); // refuses what is given twice
+    const Growing<Held> steps = steps_argument(args, 2);
     Instances instances;
     Growing<RecordChange> records;
     begin_instances(instances, AccessShareLock);
-    for (size_t i = 0; i < steps.size(); i++) {
-        const bool has_token = tokens && !tokens->nulls[i];
-        records.add(extend(instances,
-                           {uuid_of(steps[i]), has_token, has_token ? DatumGetInt64(tokens->values[i]) : 0},
-                           lease_us));
-    }
+    for (const Held &step : steps)
+        records.add(extend(instances, step, lease_us));
     end_instances(instances);
     change_step_records(instances.now, records.all());
-    return args.result(static_cast<int32_t>(steps.size()));
+    return args.result(static_cast<int32_t>(steps.count));
 }
 
 TASKER_FUNCTION(release_steps)
 {
     PreventCommandIfReadOnly("tasker.release_steps()");
-    const Growing<core::Uuid> steps = steps_argument(args);
+    const Growing<Held> steps = steps_argument(args, 1);
     Instances instances;
     TransitionLog log;
     Growing<RecordChange> records;
     begin_instances(instances);
-    for (const core::Uuid &step : steps)
+    for (const Held &step : steps)
         records.add(release(instances, log, step));
     write_transitions(instances, log);
     end_instances(instances);
