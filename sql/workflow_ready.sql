@@ -20,7 +20,7 @@ language sql as $$
         select r.id, w.task_uuid, w.workflow_step_uuid, r.priority, r.position, now_ms - (r.position >> 20) as age
         from clock, tasker.queue_record r
         join tasker.step_flow f using (flow_id)
-        join waits w on w.record_id = r.id and w.workflow_step_uuid = (r.payload #>> '{}')::uuid
+        join waits w on w.record_id = r.id and to_jsonb(w.workflow_step_uuid::text) = r.payload
         where r.status = 'p' and r.position >> 20 <= now_ms),
     counted as (
         select r.*, case when age < 3600000 then r.priority + 0.1::float8 * (age / 3600000.0::float8)
