@@ -246,6 +246,17 @@ TaskHead read_task(Completion &call, const core::Uuid &uuid)
     return task_head(table->read_slot);
 }
 
+// A finished task keeps its steps as they are.
+void require_unfinished(const TaskHead &task)
+{
+    if (!core::is_terminal(task.state))
+        return;
+    ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+            errmsg("task %s is finished", text_of(task.uuid)),
+            errdetail("Its state is \"%s\".", core::state_name(task.state).data()),
+            errhint("Bring it back with tasker.retry_task() first."));
+}
+
 void plan(TaskPass &pass, const StepHead &head, const Completed &own)
 {
     plan_expansion(pass.call.instances, pass.task, *pass.definition, head, own.create_steps, pass.expansion);
@@ -282,11 +293,19 @@ core::TaskState complete_in_task(Completion &call, size_t first, size_t last)
     sort_and_merge(pass.touches, 0);
     pass.edges_as_of = call.instances.snapshots;
     pass.last_known = pass.touches[pass.touches.count - 1].uuid;
+    const bool by_hand = call.completed[first].by_hand;
+    if (by_hand)
+        require_unfinished(pass.task);
     pass_over_steps(pass);
+    if (by_hand) { // who finishes a task changes its unfinished steps first: had he been faster, it is seen
+                   // now
+        refresh_instances(call.instances);
+        pass.task = read_task(call, uuid);
+        require_unfinished(pass.task);
+    }
     create_planned(pass);
     if (pass.delta.is_nothing() && pass.task.state == core::TaskState::steps_in_process)
         return pass.task.state;
-    const bool by_hand = call.completed[first].by_hand;
     return apply_delta(call.instances, call.log, uuid, pass.delta,
                        by_hand ? core::Walk::again : core::Walk::forward, {});
 }
@@ -328,22 +347,6 @@ core::Uuid step_argument(const pg::Args &args)
     return uuid_of(args.datum(0));
 }
 
-void require_unfinished(const core::Uuid &step)
-{
-    Instances instances;
-    begin_instances(instances, AccessShareLock);
-    pg::DirectTable *table = find_task(instances, core::task_of(step));
-    if (table == nullptr)
-        unknown_task(core::task_of(step));
-    const TaskHead head = task_head(table->read_slot);
-    end_instances(instances);
-    if (core::is_terminal(head.state))
-        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("task %s is finished", text_of(head.uuid)),
-                errdetail("Its state is \"%s\".", core::state_name(head.state).data()),
-                errhint("Bring it back with tasker.retry_task() first."));
-}
-
 } // namespace
 
 TASKER_FUNCTION(resolve_step_manually)
@@ -356,7 +359,6 @@ TASKER_FUNCTION(resolve_step_manually)
     own.note.processor = PointerGetDatum(cstring_to_text_with_len(
         args.name(2, "resolved_by").data(), static_cast<int>(args.name(2, "resolved_by").size())));
     own.note.metadata = reason_note(args.optional_text(3));
-    require_unfinished(own.uuid);
     return args.result(core::state_name(complete({&own, 1})));
 }
 

@@ -2,6 +2,8 @@
 // steps that need not wait for others, in one call.
 #include "workflow/create.hpp"
 
+#include <numeric>
+
 #include "pg/function.hpp"
 #include "workflow/identity.hpp"
 
@@ -164,6 +166,29 @@ TaskArguments task_arguments(const pg::Args &args)
     return arguments;
 }
 
+std::string_view text_of(Datum value)
+{
+    const text *words = DatumGetTextPP(value);
+    return {VARDATA_ANY(words), VARSIZE_ANY_EXHDR(words)};
+}
+
+// Everybody takes keys in this order, so that nobody waits in a circle for who has taken another.
+std::span<const size_t> in_order_of_keys(const pg::Args::NullableArray &keys)
+{
+    const size_t count = keys.values.size();
+    auto *order =
+        static_cast<size_t *>(palloc_extended(sizeof(size_t) * std::max<size_t>(count, 1), MCXT_ALLOC_HUGE));
+    std::iota(order, order + count, size_t{0});
+    const auto key_of = [&](size_t i) {
+        return keys.nulls[i] ? std::string_view{} : text_of(keys.values[i]);
+    };
+    std::sort(order, order + count, [&](size_t a, size_t b) {
+        const int by_key = key_of(a).compare(key_of(b));
+        return by_key != 0 ? by_key < 0 : a < b;
+    });
+    return {order, count};
+}
+
 } // namespace
 
 TASKER_FUNCTION(create_task)
@@ -201,12 +226,11 @@ TASKER_FUNCTION(create_tasks)
     if (!keys) {
         write_tasks(arguments, contexts, uuids);
     } else {
-        for (size_t i = 0; i < contexts.size(); i++) {
+        for (const size_t i : in_order_of_keys(*keys)) {
             arguments.identity_key = keys->nulls[i] ? 0 : keys->values[i];
             if (!keys->nulls[i]) {
-                const text *key = DatumGetTextPP(keys->values[i]);
                 if (const auto holder = take_identity(arguments.definition->named_task_uuid,
-                                                      {VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)}, uuids[i])) {
+                                                      text_of(keys->values[i]), uuids[i])) {
                     uuids[i] = *holder;
                     continue;
                 }
