@@ -142,6 +142,7 @@ void complete_own(TaskPass &pass, size_t at)
         if (own.results != 0)
             change.set(kStepResults, own.results);
         change.set(kStepRecordId, Int64GetDatum(0));
+        change.set_null(kStepNextRetryAt);
         return true;
     });
     if (record_id != 0)
@@ -151,22 +152,34 @@ void complete_own(TaskPass &pass, size_t at)
     add_late_children(pass, at);
 }
 
+// A step that has not waited any more when its turn came gets no new parents.
+void forget_edges_to(TaskPass &pass, const core::Uuid &child)
+{
+    Growing<NewEdge> &edges = pass.expansion.edges;
+    const NewEdge *kept = std::remove_if(edges.begin(), edges.end(),
+                                         [&](const NewEdge &edge) { return edge.to == child; });
+    edges.count = static_cast<size_t>(kept - edges.begin());
+}
+
 // A child whose parents are done, or that gets more of them.
 void change_child(TaskPass &pass, const Touch &touch)
 {
     Completion &call = pass.call;
     const size_t noted = call.log.transitions.count;
     const size_t records = call.rows.records.count;
+    bool waits = false;
     bool enqueued = false;
     change_step(
         call.instances, touch.uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
             forget_from(call.log, noted);
             call.rows.records.count = records;
-            const int32_t remaining = head.remaining_parents + touch.gained - touch.done;
+            waits = head.state == core::StepState::pending;
+            const int32_t gained = waits ? touch.gained : 0;
+            const int32_t remaining = head.remaining_parents + gained - touch.done;
             change.set(kStepRemainingParents, Int32GetDatum(remaining));
-            if (touch.gained != 0)
-                change.set(kStepTotalParents, Int32GetDatum(head.total_parents + touch.gained));
-            enqueued = remaining == 0 && head.state == core::StepState::pending;
+            if (gained != 0)
+                change.set(kStepTotalParents, Int32GetDatum(head.total_parents + gained));
+            enqueued = waits && remaining == 0;
             if (enqueued) {
                 const StepTemplate *step = find_step(*pass.definition, head.named_step_uuid);
                 if (step == nullptr)
@@ -181,6 +194,8 @@ void change_child(TaskPass &pass, const Touch &touch)
         });
     if (enqueued)
         pass.delta.move(core::StepState::pending, core::StepState::enqueued);
+    if (!waits && touch.gained != 0)
+        forget_edges_to(pass, touch.uuid);
 }
 
 // Changes the row of a step from which an edge is added, so that its completion takes notice.

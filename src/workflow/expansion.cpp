@@ -17,6 +17,7 @@ struct Member
     core::Uuid uuid;
     bool finished; // nothing that it creates is still to come, and its children need not wait for it
     bool done;
+    bool waits;       // for its parents, so it may get more of them
     int32_t new_step; // index in the expansion, or -1
 };
 
@@ -66,8 +67,9 @@ void read_members(Instances &instances, Planner &planner)
             elog(ERROR, "workflow step %s is not in its task's template", text_of(head.uuid));
         const bool own = head.uuid == planner.own;
         const bool done = own || core::satisfies_children(head.state);
-        add_member(planner, {index_of(planner.definition, step), head.uuid,
-                             done || core::is_terminal(head.state), done, -1});
+        add_member(planner,
+                   {index_of(planner.definition, step), head.uuid, done || core::is_terminal(head.state),
+                    done, head.state == core::StepState::pending, -1});
     }
 }
 
@@ -113,9 +115,9 @@ int32_t add_edges_from(Planner &planner, int32_t named, const core::Uuid &child,
     return edges;
 }
 
-// Edges from decisions that are still to come and may create the template step.
-void await_decisions(Planner &planner, int32_t named, const core::Uuid &child, int32_t new_step,
-                     Growing<int32_t> &seen)
+// Finds the decisions that are still to come and may create the template step, which does not exist. `seen`
+// has the template steps that need not be looked at: the ones that wait depend on them anyway.
+void find_awaited(Planner &planner, int32_t named, Growing<int32_t> &seen, Growing<int32_t> &found)
 {
     if (std::find(seen.begin(), seen.end(), named) != seen.end())
         return;
@@ -124,7 +126,7 @@ void await_decisions(Planner &planner, int32_t named, const core::Uuid &child, i
     for (int32_t p = 0; p < step.parent_count; p++) {
         const int32_t parent = step.parents[p];
         if (!exists(planner, parent)) {
-            await_decisions(planner, parent, child, new_step, seen);
+            find_awaited(planner, parent, seen, found);
             continue;
         }
         if (!creates(planner.definition.steps[parent]) ||
@@ -132,11 +134,26 @@ void await_decisions(Planner &planner, int32_t named, const core::Uuid &child, i
             continue;
         seen.add(parent);
         for (int32_t at = planner.first[parent]; at >= 0; at = planner.next[static_cast<size_t>(at)]) {
-            const Member member = planner.members[static_cast<size_t>(at)];
-            if (!member.finished)
-                add_edge(planner, member, child, new_step);
+            if (!planner.members[static_cast<size_t>(at)].finished)
+                found.add(at);
         }
     }
+}
+
+// The decisions that a deferred step waits for because they may create one of its declared parents.
+Growing<int32_t> decisions_awaited_by(Planner &planner, const StepTemplate &step)
+{
+    Growing<int32_t> seen;
+    Growing<int32_t> found;
+    for (int32_t p = 0; p < step.parent_count; p++) {
+        if (exists(planner, step.parents[p]))
+            seen.add(step.parents[p]);
+    }
+    for (int32_t p = 0; p < step.parent_count; p++) {
+        if (!exists(planner, step.parents[p]))
+            find_awaited(planner, step.parents[p], seen, found);
+    }
+    return found;
 }
 
 int32_t add_step(Planner &planner, int32_t named, Datum name, Datum inputs)
@@ -152,7 +169,7 @@ int32_t add_step(Planner &planner, int32_t named, Datum name, Datum inputs)
 void make_member(Planner &planner, int32_t named, int32_t new_step)
 {
     const core::Uuid uuid = planner.expansion.steps[static_cast<size_t>(new_step)].uuid;
-    add_member(planner, {named, uuid, false, false, new_step});
+    add_member(planner, {named, uuid, false, false, true, new_step});
 }
 
 // A step that the completion has named.
@@ -288,7 +305,7 @@ void add_chosen_edges(Planner &planner, const StepTemplate &step, int32_t at)
     const core::Uuid uuid = planner.expansion.steps[static_cast<size_t>(at)].uuid;
     for (int32_t p = 0; p < step.parent_count; p++) {
         if (step.parents[p] == planner.own_named)
-            add_edge(planner, {planner.own_named, planner.own, true, true, -1}, uuid, at);
+            add_edge(planner, {planner.own_named, planner.own, true, true, false, -1}, uuid, at);
         else if (add_edges_from(planner, step.parents[p], uuid, at) == 0)
             misfit(planner, psprintf("Step \"%s\" also depends on \"%s\", which does not exist.", step.name,
                                      planner.definition.steps[step.parents[p]].name));
@@ -320,25 +337,31 @@ void create_chosen(Planner &planner, Growing<Choice> &choices)
     }
 }
 
-// A deferred step that exists already gets the new ones among its declared parents.
+// A deferred step that exists already and still waits gets the new ones among its declared parents, and among
+// the decisions that may create more of them.
 void add_parents(Planner &planner, int32_t named)
 {
     const StepTemplate &step = planner.definition.steps[named];
+    const Growing<int32_t> awaited = decisions_awaited_by(planner, step);
     for (int32_t at = planner.first[named]; at >= 0; at = planner.next[static_cast<size_t>(at)]) {
         const Member member = planner.members[static_cast<size_t>(at)];
-        if (member.new_step >= 0 || member.finished)
+        if (member.new_step >= 0 || !member.waits)
             continue;
         ParentGain gain{member.uuid, 0, 0};
+        const auto add_if_new = [&](int32_t parent) {
+            const Member &from = planner.members[static_cast<size_t>(parent)];
+            if (from.new_step < 0)
+                return;
+            planner.expansion.edges.add({from.uuid, member.uuid});
+            gain.waiting++;
+        };
         for (int32_t p = 0; p < step.parent_count; p++) {
             for (int32_t parent = planner.first[step.parents[p]]; parent >= 0;
-                 parent = planner.next[static_cast<size_t>(parent)]) {
-                const Member &from = planner.members[static_cast<size_t>(parent)];
-                if (from.new_step < 0)
-                    continue;
-                planner.expansion.edges.add({from.uuid, member.uuid});
-                gain.waiting++;
-            }
+                 parent = planner.next[static_cast<size_t>(parent)])
+                add_if_new(parent);
         }
+        for (const int32_t parent : awaited)
+            add_if_new(parent);
         if (gain.waiting > 0)
             planner.expansion.gains.add(gain);
     }
@@ -364,10 +387,11 @@ void create_descendants(Planner &planner)
             continue;
         const int32_t at = add_step(planner, named, 0, 0);
         const core::Uuid uuid = planner.expansion.steps[static_cast<size_t>(at)].uuid;
-        Growing<int32_t> seen;
-        for (int32_t p = 0; p < step.parent_count; p++) {
-            if (add_edges_from(planner, step.parents[p], uuid, at) == 0)
-                await_decisions(planner, step.parents[p], uuid, at, seen);
+        for (int32_t p = 0; p < step.parent_count; p++)
+            (void)add_edges_from(planner, step.parents[p], uuid, at);
+        if (deferred) {
+            for (const int32_t decision : decisions_awaited_by(planner, step))
+                add_edge(planner, planner.members[static_cast<size_t>(decision)], uuid, at);
         }
         make_member(planner, named, at);
     }
