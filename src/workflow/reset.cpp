@@ -126,7 +126,6 @@ void clear_work(const StepTemplate &step, pg::RowValues &change)
 {
     change.set(kStepAttempts, Int32GetDatum(0));
     change.set(kStepRetryable, BoolGetDatum(step.retryable));
-    change.set_null(kStepNextRetryAt);
     change.set_null(kStepBackoffRequestSeconds);
     change.set_null(kStepResults);
     change.set_null(kStepCheckpoint);
@@ -159,13 +158,13 @@ bool change_row(Reset &reset, const Touch &touch, bool asked_for)
                         clear_work(template_of(reset, head), change);
                     } else if (remaining > 0 && is_in_line(head.state)) {
                         seen.to = StepState::pending;
-                        change.set_null(kStepNextRetryAt);
                     }
                     change.set(kStepRemainingParents, Int32GetDatum(remaining));
                     if (!again && seen.to == seen.from)
                         return touch.undone != 0;
                     if (seen.from == StepState::enqueued && seen.to == StepState::enqueued)
-                        return true; // it stands in line already
+                        return true; // it stands in line already, perhaps for later
+                    change.set_null(kStepNextRetryAt);
                     move_step(reset.log, reset.instances, head, seen.to, core::Walk::again, {}, change);
                     change.set(kStepRecordId, Int64GetDatum(0));
                     if (seen.to == StepState::enqueued)
