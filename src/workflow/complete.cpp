@@ -156,8 +156,8 @@ void complete_own(TaskPass &pass, size_t at)
 void forget_edges_to(TaskPass &pass, const core::Uuid &child)
 {
     Growing<NewEdge> &edges = pass.expansion.edges;
-    const NewEdge *kept = std::remove_if(edges.begin(), edges.end(),
-                                         [&](const NewEdge &edge) { return edge.to == child; });
+    const NewEdge *kept =
+        std::remove_if(edges.begin(), edges.end(), [&](const NewEdge &edge) { return edge.to == child; });
     edges.count = static_cast<size_t>(kept - edges.begin());
 }
 
