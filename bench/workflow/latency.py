@@ -1,6 +1,6 @@
 """Claim to claim: from the completion of a step's last parent to the claim of the step by a worker that waits for it.
 
-The worker sleeps in wait_for_records on the flow of its handler, then claims. The time runs from before the completion is
+The worker sleeps in wait_for_steps on its handler, then claims. The time runs from before the completion is
 sent to the arrival of the claimed row, so that both round trips and the wake-up are inside. A line of four
 steps, each with a waiting worker of its own, shows the same from the task's creation to its end.
 """
@@ -47,7 +47,8 @@ async def _complete(conn, step, token):
 async def _worker(conn, handler, done):
     """Wait, claim, complete; tells when each step was claimed and when it was complete."""
     while True:
-        cursor = await conn.execute("call tasker.wait_for_records(%s, '60 s'::interval, null)", [f"{NAMESPACE}/{handler}"])
+        cursor = await conn.execute("call tasker.wait_for_steps(%s, '60 s'::interval, %s::text[], null)",
+                                    [NAMESPACE, [handler]])
         await cursor.fetchone()
         for step, token, _ in await _claim(conn, 10, handler):
             claimed = time.perf_counter()

@@ -23,7 +23,8 @@ HEALTH = 5.0
 
 def _calls(conn, statement, parameters):
     """Median of the ms that a call takes, to the arrival of its last row, and the session's CPU for one."""
-    conn.execute(statement, parameters[0])
+    if conn.execute(statement, parameters[0]).rowcount < 1:
+        raise RuntimeError(f"no rows: {statement}")
     pid, times = conn.info.backend_pid, []
     used, began = cpu.spent(pid), time.perf_counter()
     while len(times) < LEAST or (len(times) < MOST and time.perf_counter() - began < SECONDS):
