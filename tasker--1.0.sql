@@ -3355,6 +3355,8 @@ create function tasker.expire_dlq_entries(p_older_than interval default '90 days
 comment on function tasker.expire_dlq_entries(interval, integer) is
 'Removes entries of tasks_dlq that were resolved before that, up to p_batch_size, the oldest first; pending ones stay. Result: how many. Errors: 22023.';
 
+-- The upper bound in these queries says nothing about the rows; it tells the planner, which does not know the lower one,
+-- that it is a range, for which it takes the index.
 create function tasker.get_analytics_metrics(since_timestamp timestamptz default null)
     returns table (active_tasks_count bigint, total_namespaces_count bigint, unique_task_types_count bigint,
         system_health_score numeric, task_throughput bigint, completion_count bigint, error_count bigint,
@@ -3374,18 +3376,19 @@ begin atomic
                count(distinct (n.task_namespace_uuid, n.name)) as types
         from tasker.task t
         join tasker.named_tasks n on n.named_task_uuid = t.named_task_uuid
-        where t.task_uuid >= tasker.uuid_at((select start from period))),
+        where t.task_uuid >= tasker.uuid_at((select start from period)) and t.task_uuid < tasker.uuid_at('infinity')),
     of_the_hour as materialized (
         select count(*) filter (where t.current_state in ('c', 'm')) as completions,
                count(*) filter (where t.current_state = 'e') as errors
         from tasker.task t
-        where t.task_uuid >= tasker.uuid_at(now() - interval '1 hour')),
+        where t.task_uuid >= tasker.uuid_at(now() - interval '1 hour') and t.task_uuid < tasker.uuid_at('infinity')),
     of_steps as materialized (
         select count(*) as throughput,
                avg(extract(epoch from s.state_entered_at - tasker.uuid_time(s.workflow_step_uuid)))
                    filter (where s.current_state in ('c', 'm')) as seconds
         from tasker.workflow_step s
-        where s.workflow_step_uuid >= tasker.uuid_at((select start from period)))
+        where s.workflow_step_uuid >= tasker.uuid_at((select start from period))
+          and s.workflow_step_uuid < tasker.uuid_at('infinity'))
     select c.total_tasks - c.complete_tasks - c.error_tasks - c.cancelled_tasks - c.resolved_manually_tasks,
            t.namespaces, t.types,
            coalesce(round(h.completions::numeric / nullif(h.completions + h.errors, 0), 3), 1.0),
@@ -3404,23 +3407,36 @@ create function tasker.get_slowest_steps(since_timestamp timestamptz default nul
         retryable boolean, step_status text, execution_seconds numeric)
     language sql stable security definer set search_path = pg_catalog, pg_temp rows 10
 begin atomic
+    with slowest as materialized (
+        select s.workflow_step_uuid, s.named_step_uuid, s.name, s.attempts, s.state_entered_at, s.last_attempted_at,
+               s.retryable, s.current_state, s.state_entered_at - tasker.uuid_time(s.workflow_step_uuid) as duration
+        from tasker.workflow_step s
+        where s.workflow_step_uuid >=
+                  tasker.uuid_at(coalesce(get_slowest_steps.since_timestamp, now() - interval '24 hours'))
+          and s.workflow_step_uuid < tasker.uuid_at('infinity')
+          and s.current_state = 'c'
+          and s.state_entered_at > tasker.uuid_time(s.workflow_step_uuid)
+          and (coalesce(get_slowest_steps.namespace_filter, get_slowest_steps.task_name_filter,
+                        get_slowest_steps.version_filter) is null
+               or s.named_step_uuid in (
+                   select n.named_step_uuid
+                   from tasker.named_steps n
+                   join tasker.named_tasks t on t.named_task_uuid = n.named_task_uuid
+                   join tasker.task_namespaces ns on ns.task_namespace_uuid = t.task_namespace_uuid
+                   where (get_slowest_steps.namespace_filter is null or ns.name = get_slowest_steps.namespace_filter)
+                     and (get_slowest_steps.task_name_filter is null or t.name = get_slowest_steps.task_name_filter)
+                     and (get_slowest_steps.version_filter is null or t.version = get_slowest_steps.version_filter)))
+        order by duration desc, s.workflow_step_uuid
+        limit get_slowest_steps.limit_count)
     select s.workflow_step_uuid, tasker.task_of(s.workflow_step_uuid), coalesce(s.name, n.name), t.name, ns.name, t.version,
-           round(extract(epoch from s.state_entered_at - tasker.uuid_time(s.workflow_step_uuid)), 3), s.attempts,
-           tasker.uuid_time(s.workflow_step_uuid), s.state_entered_at, s.retryable,
-           tasker._step_state_word(s.current_state),
+           round(extract(epoch from s.duration), 3), s.attempts, tasker.uuid_time(s.workflow_step_uuid),
+           s.state_entered_at, s.retryable, tasker._step_state_word(s.current_state),
            round(extract(epoch from s.state_entered_at - s.last_attempted_at), 3)
-    from tasker.workflow_step s
+    from slowest s
     join tasker.named_steps n on n.named_step_uuid = s.named_step_uuid
     join tasker.named_tasks t on t.named_task_uuid = n.named_task_uuid
     join tasker.task_namespaces ns on ns.task_namespace_uuid = t.task_namespace_uuid
-    where s.workflow_step_uuid >= tasker.uuid_at(coalesce(get_slowest_steps.since_timestamp, now() - interval '24 hours'))
-      and s.current_state = 'c'
-      and s.state_entered_at > tasker.uuid_time(s.workflow_step_uuid)
-      and (get_slowest_steps.namespace_filter is null or ns.name = get_slowest_steps.namespace_filter)
-      and (get_slowest_steps.task_name_filter is null or t.name = get_slowest_steps.task_name_filter)
-      and (get_slowest_steps.version_filter is null or t.version = get_slowest_steps.version_filter)
-    order by s.state_entered_at - tasker.uuid_time(s.workflow_step_uuid) desc, s.workflow_step_uuid
-    limit get_slowest_steps.limit_count;
+    order by s.duration desc, s.workflow_step_uuid;
 end;
 comment on function tasker.get_slowest_steps(timestamptz, integer, text, text, text) is
 'The complete steps that took longest from the creation of their task to their completion, of tasks created since then (default: 24 hours ago), of one namespace, named task or version where that is given. execution_seconds: from the last claim to the completion. Reads only what was created since.';
@@ -3438,6 +3454,7 @@ begin atomic
         join tasker.named_tasks n on n.named_task_uuid = t.named_task_uuid
         join tasker.task_namespaces ns on ns.task_namespace_uuid = n.task_namespace_uuid
         where t.task_uuid >= tasker.uuid_at(coalesce(get_slowest_tasks.since_timestamp, now() - interval '24 hours'))
+          and t.task_uuid < tasker.uuid_at('infinity')
           and t.current_state in ('c', 'e', 'm')
           and t.state_entered_at > tasker.uuid_time(t.task_uuid)
           and (get_slowest_tasks.namespace_filter is null or ns.name = get_slowest_tasks.namespace_filter)

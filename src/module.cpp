@@ -10,6 +10,7 @@
 #include "workflow/events.hpp"
 #include "workflow/lease.hpp"
 #include "workflow/sets.hpp"
+#include "workflow/views_planner.hpp"
 
 extern "C" {
 PG_MODULE_MAGIC;
@@ -24,6 +25,7 @@ PGDLLEXPORT void _PG_init(void)
         tasker::workflow::declare_counts();
         tasker::workflow::declare_lease_hook();
         tasker::workflow::declare_transition_queue();
+        tasker::workflow::install_planner_hook();
         tasker::stream::declare_wake_area();
         tasker::stream::declare_log_retention();
         tasker::worker::declare_launcher();
