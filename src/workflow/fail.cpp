@@ -85,10 +85,8 @@ core::StepState fail(const FailArguments &arguments)
                     errdetail("Its state is \"%s\".", core::state_name(head.state).data()),
                     errhint("Its lease was lost, or it was finished, cancelled or reset: drop this work."));
             failed = fail_attempt(log, instances, head, named, failure, change);
-            if (arguments.backoff_seconds)
+            if (arguments.backoff_seconds) // else what was asked for before, which has been heeded
                 change.set(kStepBackoffRequestSeconds, Int32GetDatum(*arguments.backoff_seconds));
-            else
-                change.set_null(kStepBackoffRequestSeconds);
             return true;
         });
     TaskDelta delta;
