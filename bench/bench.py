@@ -37,6 +37,7 @@ def parse(arguments):
     parser.add_argument("--scale", type=float, help="factor on the sizes of data (default 1, quick: 0.02)")
     parser.add_argument("--held-minutes", type=float, help="how long the snapshot is held (default 10, quick: 1)")
     parser.add_argument("--peers", metavar="NAME,...|none", help="peers to measure beside it (default: all there are)")
+    parser.add_argument("--contestants", metavar="NAME,...", help="only these take part (default: all)")
     parser.add_argument("--peer-cache", type=Path, help="where peers are installed (default: bench/out/peers)")
     server = parser.add_argument_group("server", "by default a private one is made and removed")
     server.add_argument("--bindir", default=os.environ.get("BENCH_BINDIR"),
@@ -89,6 +90,16 @@ def chosen_peers(asked, plane):
     return names
 
 
+def chosen_contestants(asked, contestants):
+    if asked.contestants is None:
+        return contestants
+    names = asked.contestants.split(",")
+    unknown = set(names) - {contestant.name for contestant in contestants}
+    if unknown:
+        sys.exit(f"bench: unknown contestant {', '.join(sorted(unknown))}")
+    return [contestant for contestant in contestants if contestant.name in names]
+
+
 def run_benchmarks(ctx, benchmarks):
     """Run them one after the other. One that fails is reported and does not stop the others."""
     failed = 0
@@ -122,7 +133,7 @@ def measure(asked, plane, options, out, work):
         for name, value in {**report.environment, **report.options}.items():
             ctx.say(f"{name}: {value}")
         cache = asked.peer_cache or ROOT / "bench" / "out" / "peers"
-        for contestant in plane.make_contestants(server, work, cache, chosen_peers(asked, plane)):
+        for contestant in chosen_contestants(asked, plane.make_contestants(server, work, cache, chosen_peers(asked, plane))):
             ctx.admit(contestant)
         try:
             failed = run_benchmarks(ctx, chosen_benchmarks(asked, plane))

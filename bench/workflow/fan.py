@@ -4,7 +4,9 @@ One client. As many steps in all each time: one task of 10,000 against a hundred
 hundred of 10.
 """
 
-from bench.lib import pgbench
+import numpy
+
+from bench.lib import cpu, pgbench
 from bench.lib.report import Bar, Row
 from bench.workflow.templates import chain, fan
 
@@ -22,19 +24,26 @@ def _create(ctx, contestant, template, tasks):
 
 
 def _work(ctx, contestant, steps, batch):
-    """Claim and complete so many steps; returns the seconds that it took."""
+    """Claim and complete so many steps; returns the seconds that it took, and those of the server's CPU."""
     done = _steps(contestant)
-    outcome = pgbench.run(ctx.server, contestant.dbname, contestant.pgbench_script("claim", "complete"), clients=1,
-                          transactions=-(-steps // batch), defines=contestant.defines(batch=batch))
+    with cpu.Meter(ctx.server) as meter:
+        outcome = pgbench.run(ctx.server, contestant.dbname, contestant.pgbench_script("claim", "complete"), clients=1,
+                              transactions=-(-steps // batch), defines=contestant.defines(batch=batch))
     done = _steps(contestant) - done
     if done != steps:
         raise RuntimeError(f"{contestant.label}: {done} of {steps} steps were completed")
-    return outcome.seconds
+    return numpy.array([outcome.seconds, meter.per(1) / 1e6])
 
 
 def _steps(contestant):
     with contestant.connect() as conn:
         return contestant.done(conn)[1]
+
+
+def _per_step(found):
+    """{name: (time and CPU in seconds, steps)} as µs a step, the CPU's under a name of its own."""
+    return {name + suffix: float(value) * 1e6 / steps for name, (both, steps) in found.items()
+            for suffix, value in zip(("", " CPU"), both)}
 
 
 def _fan(ctx, contestant, width, tasks):
@@ -49,7 +58,7 @@ def _fan(ctx, contestant, width, tasks):
         contestant.settle(conn)
     parts = _work(ctx, contestant, width * tasks, BATCH)
     parts += _work(ctx, contestant, tasks, tasks)
-    return {"out": out * 1e6 / (width * tasks), "in": parts * 1e6 / ((width + 1) * tasks)}
+    return _per_step({"out": (out, width * tasks), "in": (parts, (width + 1) * tasks)})
 
 
 def _chain(ctx, contestant, depth, tasks):
@@ -59,7 +68,7 @@ def _chain(ctx, contestant, depth, tasks):
     _create(ctx, contestant, template, tasks)
     with contestant.connect() as conn:
         contestant.settle(conn)
-    return {"chain": _work(ctx, contestant, depth * tasks, 1) * 1e6 / (depth * tasks)}
+    return _per_step({"chain": (_work(ctx, contestant, depth * tasks, 1), depth * tasks)})
 
 
 def _compare(ctx, what, measure, small, large):
@@ -79,11 +88,13 @@ def _compare(ctx, what, measure, small, large):
 
 
 def _report(ctx, found, name, text, small, large, limit):
-    ctx.report.add(Row("fan", f"{text} {small:,}", "µs/step", found[name, small]))
-    row = ctx.report.add(Row("fan", f"{text} {large:,}", "µs/step", found[name, large]))
-    before, value = found[name, small].get(ctx.report.subject), row.value(ctx.report.subject)
-    if limit:
-        row.bars.append(Bar(f"× {text} {small:,}", value / sorted(before)[len(before) // 2] if before else None, "<=", limit))
+    subject = ctx.report.subject
+    for suffix, shown in (("", ""), (" CPU", ", server's CPU")):
+        before = ctx.report.add(Row("fan", f"{text} {small:,}{shown}", "µs/step", found[name + suffix, small]))
+        row = ctx.report.add(Row("fan", f"{text} {large:,}{shown}", "µs/step", found[name + suffix, large]))
+        if limit and not suffix:
+            value = row.value(subject)
+            row.bars.append(Bar(f"× {text} {small:,}", value / before.value(subject) if value else None, "<=", limit))
 
 
 def wide(ctx):

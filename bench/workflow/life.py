@@ -8,7 +8,8 @@ production. What was done is counted in the tables, not taken from the load driv
 import time
 
 from bench.lib import cpu, database, pgbench
-from bench.lib.report import Bar, Row
+from bench.lib.report import Row
+from bench.workflow import population
 from bench.workflow.templates import ORDER
 
 TASKS = 10
@@ -19,6 +20,9 @@ STANDING = 200
 
 # So many transactions of each client before the run, to bring steps and tasks into a steady mixture.
 WARM_UP = 8 * len(ORDER)
+
+# Unfinished tasks of life_among.
+AMONG = 50_000
 
 
 def prepare(ctx, contestant, clients=None, standing=STANDING):
@@ -37,9 +41,8 @@ def run(ctx, contestant, clients, synchronous_commit="off", **length):
                        **length)
 
 
-def _measure(ctx, contestant, synchronous_commit):
+def _measure(ctx, contestant, synchronous_commit="off"):
     """One run: tasks and steps per second, and the server's CPU for each step."""
-    prepare(ctx, contestant)
     with contestant.connect() as conn:
         before = contestant.done(conn)
         began = time.monotonic()
@@ -57,6 +60,7 @@ def life(ctx):
         found = {}
 
         def measure(contestant):
+            prepare(ctx, contestant)
             figures = _measure(ctx, contestant, mode)
             for name, value in figures.items():
                 found.setdefault(name, {}).setdefault(contestant.name, []).append(value)
@@ -69,3 +73,22 @@ def life(ctx):
         if mode == "off":
             ctx.report.add(Row("life", f"{variant}, server's CPU", "µs/step", found["cpu"]))
             ctx.report.ratio_bar(row, "seed", 5.0)
+
+
+def life_among(ctx):
+    """The same load on 50,000 unfinished tasks in a mixture of states, whose steps are worked on as well."""
+    able = ctx.able("create", "claim", "complete")
+    tasks = ctx.scaled(AMONG, 2_000)
+    costs = {}
+
+    def measure(contestant):
+        population.load(ctx, contestant, tasks)
+        run(ctx, contestant, ctx.options.clients, transactions=len(ORDER))
+        database.settle(ctx.server, contestant.dbname)
+        figures = _measure(ctx, contestant)
+        costs.setdefault(contestant.name, []).append(figures["cpu"])
+        return figures["steps"]
+
+    found = ctx.interleaved(able, 1, f"life_among, {tasks:,} tasks, steps/s", measure)
+    ctx.report.add(Row("life_among", f"beside {tasks:,} unfinished tasks", "steps/s", found))
+    ctx.report.add(Row("life_among", f"beside {tasks:,} unfinished tasks, server's CPU", "µs/step", costs))

@@ -8,6 +8,7 @@ PRELOAD = "tasker"
 BENCHMARKS = {
     "readers": readers.readers,
     "life": life.life,
+    "life_among": life.life_among,
     "latency": latency.latency,
     "wide": fan.wide,
     "deep": fan.deep,
