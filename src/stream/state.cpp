@@ -57,9 +57,11 @@ void read_consumers(StreamState &state, MemoryContext memory, Overview &overview
 void read_state(StreamState &state)
 {
     static pg::Statement queues(
-        "select queue_id, queue_name, not (queue_external_ticker or queue_ticker_paused), queue_paused, "
+        "select queue_id, queue_name, not (queue_external_ticker or queue_ticker_paused) and "
+        "not (exists (select from tasker.queue_log l where l.queue_id = q.queue_id) and "
+        "not exists (select from tasker.registration r where r.sub_queue = q.queue_id)), queue_paused, "
         "queue_ticker_max_lag, queue_rotation_deferrals, queue_rotation_held_by, "
-        "pg_catalog.to_regclass(queue_event_seq)::oid from tasker.queue order by queue_id",
+        "pg_catalog.to_regclass(queue_event_seq)::oid from tasker.queue q order by queue_id",
         {});
     static pg::Statement consumers("select r.sub_queue, r.sub_key, c.co_name from tasker.registration r "
                                    "join tasker.consumer c on c.co_id = r.sub_consumer order by r.sub_queue",

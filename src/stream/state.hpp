@@ -12,7 +12,7 @@ struct QueueState
 {
     int32_t queue_id;
     const char *name;
-    bool own_ticker; // neither external nor paused
+    bool own_ticker; // neither external nor paused, nor a log's without consumers, which gets no ticks
     bool paused;
     int64_t max_lag_us;
     int64_t deferrals; // rotations of event tables put off in a row

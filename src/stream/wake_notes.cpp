@@ -42,11 +42,14 @@ bool some_may_be_removed() noexcept
 }
 
 // Is the queue to get a tick? What the caller has committed is visible before anybody is asked who reads it:
-// see Follower::is_unread().
+// see Follower::is_unread(). Whoever comes as its first reader does not know what others have passed over
+// meanwhile.
 bool needs_tick(const Note &note, QueueWake *queue) noexcept
 {
-    if (note.reader)
-        pg_atomic_write_u32(&queue->unread, 0);
+    if (note.reader && pg_atomic_exchange_u32(&queue->unread, 0) != 0) {
+        pg_atomic_write_u32(&queue->wanted, 1);
+        return true;
+    }
     if (note.dirty || !note.log)
         return note.dirty;
     pg_memory_barrier();
@@ -122,7 +125,7 @@ void apply_prepare() noexcept
     DatabaseWake *database = known_database_wake();
     const uint64 number = pg_atomic_add_fetch_u64(&database->prepares, 1);
     for (int i = 0; i < note_count; i++) {
-        if (notes[i].dirty || notes[i].log)
+        if (notes[i].dirty || notes[i].log || notes[i].reader)
             pg_atomic_write_u64(&notes[i].queue->prepared, number);
     }
     if (all_dirty || look_late)
@@ -210,7 +213,7 @@ void note_log(int32_t queue_id, size_t count)
 void note_reader(int32_t queue_id)
 {
     if (Note *note = note_of(queue_id))
-        note->dirty = note->wanted = note->reader = true;
+        note->reader = true;
     else
         all_dirty = some_notes;
 }

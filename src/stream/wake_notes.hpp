@@ -11,7 +11,7 @@ void note_events(int32_t queue_id, size_t count);
 // It writes into a log that the queue reads, and holds a lock on the queue's event tables: a tick follows
 // where somebody reads the queue when it commits.
 void note_log(int32_t queue_id, size_t count);
-// It registers a consumer of the queue, which gets a tick: see QueueWake::unread.
+// It registers a consumer of a log's queue, whose writers have to tell from now on: see QueueWake::unread.
 void note_reader(int32_t queue_id);
 // It makes a tick of the queue: who waits for a batch of it has to look.
 void note_tick(int32_t queue_id);

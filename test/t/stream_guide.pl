@@ -53,6 +53,7 @@ like(output_of(qr/nobody at nowhere/), qr/\|1\|nobody at nowhere$/m, 'an event w
 like(output_of(qr/given up/), qr/\|mailer\|unreadable\|welcome\|to be given up\n1\|0\|\n/m, 'a dead letter, replayed');
 like(output_of(qr/register_subconsumer/), qr/^\d+\|/m, 'a member has got an event');
 like(output_of(qr/^create trigger/), qr/^\{"op":"UPDATE".*\}\|\{"id":17,"amount":"89\.90"\}\|/m, 'a change of a table is an event');
+like(output_of(qr/^create table account_change/), qr/^debit\|17\|\{.*\}\ncredit\|4\|/m, 'rows of a log are events');
 like(output_of(qr/get_queue_info|queue_name, ticker_lag/), qr/^orders\|/m, 'the queue is shown');
 is(sql($node, q{select count(*) from tasker.queue_grant}), '0', 'what was granted was revoked');
 like(sql($node, q{select health from (select tasker.health_check() ->> 'status' as health) h}), qr/^(healthy|degraded)$/, 'nothing is broken');
