@@ -3,9 +3,9 @@
 
 #include "pg/function.hpp"
 #include "pg/spi.hpp"
+#include "workflow/control.hpp"
 #include "workflow/read.hpp"
 #include "workflow/template.hpp"
-#include "workflow/transition_log.hpp"
 
 extern "C" {
 #include "utils/json.h"
@@ -104,7 +104,21 @@ void check_task_exists(const core::Uuid &uuid)
         .hint("Make a new entry with create_dlq_entry().");
 }
 
-// Moves the task to error, if it is still where it was.
+// Is the task where it was when it was found to be stale?
+bool is_still(const StaleTask &task)
+{
+    Instances instances;
+    begin_instances(instances, AccessShareLock);
+    bool still = false;
+    if (pg::DirectTable *table = find_task(instances, task.uuid)) {
+        const TaskHead head = task_head(table->read_slot);
+        still = head.state == task.state && head.state_entered_at == task.state_entered_at;
+    }
+    end_instances(instances);
+    return still;
+}
+
+// Moves the task to error with all its steps that are not finished, unless it has gone on meanwhile.
 void move_to_error(const StaleTask &task, TimestampTz now)
 {
     const Template &definition = template_with_id(task.named_task_uuid);
@@ -120,23 +134,11 @@ void move_to_error(const StaleTask &task, TimestampTz now)
     MoveNote note;
     note.metadata = DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
 
-    Instances instances;
-    TransitionLog log{};
-    bool moved = false;
-    begin_instances(instances);
-    change_task(instances, task.uuid, [&](const TaskHead &head, TupleTableSlot *, pg::RowValues &change) {
-        forget_from(log, 0);
-        moved = head.state == task.state && head.state_entered_at == task.state_entered_at;
-        if (moved)
-            move_task(log, instances, head, core::TaskState::error, core::Walk::forward, note, change);
-        return moved;
-    });
-    if (!moved)
-        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("task %s is not stale any more", text_of(task.uuid)),
-                errdetail("It has changed its state since it was looked at."));
-    write_transitions(instances, log);
-    end_instances(instances);
+    if (is_still(task) && transition_task(task.uuid, task.state, core::TaskState::error, note))
+        return;
+    ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+            errmsg("task %s is not stale any more", text_of(task.uuid)),
+            errdetail("It has changed its state since it was looked at."));
 }
 
 } // namespace

@@ -290,6 +290,8 @@ TASKER_FUNCTION(detect_and_transition_stale_tasks)
                                       "p_default_steps_in_process_threshold",
                                       "p_default_task_max_lifetime_hours"};
     const bool dry_run = args.boolean(0, "p_dry_run");
+    if (!dry_run)
+        pg::pg_call([] { PreventCommandIfReadOnly("tasker.detect_and_transition_stale_tasks()"); });
     const int32_t batch = batch_argument(args, 1);
     const StaleLimits limits = limits_argument(args, {2, 3, 4, 5}, kNames);
     pg::ResultSet result(args.call());
