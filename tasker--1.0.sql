@@ -3329,7 +3329,7 @@ create function tasker.detect_and_transition_stale_tasks(p_dry_run boolean defau
         transition_success boolean)
     language c volatile rows 100 as 'MODULE_PATHNAME', 'tasker_detect_and_transition_stale_tasks';
 comment on function tasker.detect_and_transition_stale_tasks(boolean, integer, integer, integer, integer, integer) is
-'Moves stale tasks (see get_stale_tasks_for_dlq) to error and makes an entry in tasks_dlq for each; a dry run only says what it would do. action_taken: would_transition_to_dlq_and_error; transitioned_to_dlq_and_error; transitioned_to_error_only (it got an entry from somebody else meanwhile); transition_failed (it went on meanwhile, or an error, which is a WARNING: nothing was changed). A task that fails does not stop the others. Errors: 22023.';
+'Moves stale tasks (see get_stale_tasks_for_dlq) to error, with their unfinished steps cancelled, and makes an entry in tasks_dlq for each; a dry run only says what it would do. action_taken: would_transition_to_dlq_and_error; transitioned_to_dlq_and_error; transitioned_to_error_only (it got an entry from somebody else meanwhile); transition_failed (it went on meanwhile, or an error, which is a WARNING: nothing was changed). A task that fails does not stop the others. Errors: 22023.';
 create function tasker.create_dlq_entry(p_task_uuid uuid, p_namespace_name text default null,
         p_task_name text default null, p_current_state text default null,
         p_time_in_state_minutes integer default null, p_threshold_minutes integer default null,
