@@ -15,7 +15,9 @@ from bench.lib import cpu, pgbench, plot, process
 from bench.lib.report import Bar, Row, write_csv
 from bench.workflow import life
 
+# The steady rate: a share of the full speed, and no more than so many steps per second, so that ten minutes fit on a disk.
 SHARE = 0.4
+MOST = 4_000
 LIMIT = 0.95
 SETTLING = 5
 TAIL = 3
@@ -81,7 +83,7 @@ def _one(ctx, contestant, clean, held):
     """Run one contestant; its series, and its figures."""
     life.prepare(ctx, contestant)
     clean_speed, clean_cost = _full_speed(ctx, contestant)
-    rate = SHARE * clean_speed / life.BATCH
+    rate = min(SHARE * clean_speed, MOST) / life.BATCH
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tasker-held-")))
         watcher = stack.enter_context(contestant.connect())
