@@ -128,6 +128,7 @@ void complete_own(TaskPass &pass, size_t at)
     Completion &call = pass.call;
     const core::Uuid uuid = pass.touches[at].uuid;
     const Completed &own = call.completed[static_cast<size_t>(pass.touches[at].own)];
+    const int32_t done = pass.touches[at].done; // parents that this call completes too
     const size_t noted = call.log.transitions.count;
     int64_t record_id = 0;
     core::StepState from{};
@@ -141,6 +142,8 @@ void complete_own(TaskPass &pass, size_t at)
         move_step(call.log, call.instances, head, to, core::Walk::forward, own.note, change);
         if (own.results != 0)
             change.set(kStepResults, own.results);
+        if (done != 0) // one that was reset after this step had begun
+            change.set(kStepRemainingParents, Int32GetDatum(head.remaining_parents - done));
         change.set(kStepRecordId, Int64GetDatum(0));
         change.set_null(kStepNextRetryAt);
         return true;
