@@ -8,29 +8,13 @@
 #include "pg/spi.hpp"
 #include "worker/database_list.hpp"
 #include "worker/duty.hpp"
+#include "worker/schedule.hpp"
 #include "worker/shared.hpp"
 
 namespace tasker::worker {
 namespace {
 
 constexpr const char *kJobPrefix = "tasker ";
-constexpr int kKnowsDatabases = 1004; // schedule_in_database()
-constexpr int kKnowsSeconds = 1005;
-
-// pg_cron's version as 1000 * major + minor; nothing when it is not installed in this database.
-std::optional<int> pg_cron_version(pg::Spi &spi)
-{
-    static pg::Statement find("select pg_catalog.split_part(e.extversion, '.', 1)::int * 1000 + "
-                              "       pg_catalog.substring(pg_catalog.split_part(e.extversion, '.', 2), "
-                              "                            '^[0-9]+')::int "
-                              "from pg_catalog.pg_extension e where e.extname = 'pg_cron'",
-                              {});
-    const pg::Rows rows = spi.run(find);
-    if (rows.empty())
-        return std::nullopt;
-    return rows.i32(0, 1);
-}
-
 // Every so many seconds where pg_cron can, else every so many minutes.
 const char *cron_schedule(const Duty &duty, int version)
 {
@@ -120,12 +104,6 @@ int unschedule_duties(pg::Spi &spi, const Target &target)
     return static_cast<int>(spi.run(unschedule, {target.name, kJobPrefix}).count());
 }
 
-// Where pg_cron's own extension is to be made; null when the library is not loaded.
-const char *pg_cron_database()
-{
-    return pg::pg_call([] { return GetConfigOption("cron.database_name", true, false); });
-}
-
 [[noreturn]] void refuse_without_pg_cron(const Target &target)
 {
     if (shared() != nullptr)
@@ -160,6 +138,24 @@ void say_that_worker_runs(const Target &target)
 }
 
 } // namespace
+
+std::optional<int> pg_cron_version(pg::Spi &spi)
+{
+    static pg::Statement find("select pg_catalog.split_part(e.extversion, '.', 1)::int * 1000 + "
+                              "       pg_catalog.substring(pg_catalog.split_part(e.extversion, '.', 2), "
+                              "                            '^[0-9]+')::int "
+                              "from pg_catalog.pg_extension e where e.extname = 'pg_cron'",
+                              {});
+    const pg::Rows rows = spi.run(find);
+    if (rows.empty())
+        return std::nullopt;
+    return rows.i32(0, 1);
+}
+
+const char *pg_cron_database()
+{
+    return pg::pg_call([] { return GetConfigOption("cron.database_name", true, false); });
+}
 
 bool worker_is_meant_to_run()
 {

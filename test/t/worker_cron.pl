@@ -72,8 +72,52 @@ is(sql($node, 'select database, jobname, schedule, command from cron.job order b
 is(sql($node, "select count(distinct n) from (select count(*) n from cron.job group by database) j"), 1,
 	'both databases have the same duties');
 
+# Tasks and records that come again and again.
+sql($node, q{select tasker.define_task('shop', 'report', '{"steps": [{"name": "count"}]}')});
+my $scheduled = sql($node, q{select tasker.schedule_task('every minute', '* * * * *', 'shop', 'report', '{"it''s": "a \\\\ b"}')});
+is(sql($node, q{set role boss; select tasker.schedule_task('every minute', '*/1 * * * *', 'shop', 'report', '{"it''s": "a \\\\ b"}')}),
+	$scheduled, 'the same name again replaces what was scheduled');
+sql($node, q{select tasker.schedule_task('in India', '* * * * *', 'shop', 'report', timezone => 'Asia/Kolkata')});
+sql($node, q{select tasker.schedule_task('never', '* ' || extract(hour from now() + interval '7 hours') || ' * * *', 'shop', 'report', timezone => 'Asia/Tokyo')});
+sql($node, q{select tasker.schedule_record('ping', '* * * * *', 'pings', '{"n": 1}', 3::smallint)});
+sql($node, q{select tasker.schedule_task('berlin', '30 3 * * mon-fri', 'shop', 'report', timezone => 'Europe/Berlin'),
+	tasker.schedule_task('kolkata', '5,15 9 * * *', 'shop', 'report', timezone => 'Asia/Kolkata'),
+	tasker.schedule_task('utc', '@daily', 'shop', 'report', timezone => 'utc')});
+is(sql($node, q{select jobname, schedule, command like '%_schedule_is_due(%' from cron.job
+	where jobname in ('tasker/berlin', 'tasker/kolkata', 'tasker/utc') order by 1}),
+	"tasker/berlin|30 * * * *|t\ntasker/kolkata|35,45 * * * *|t\ntasker/utc|\@daily|f",
+	'other time zones: pg_cron has the minutes, the job asks for the hour');
+is(sql($node, q{select string_agg(tasker._schedule_is_due('30 3 * * mon-fri', 'Europe/Berlin', at)::text, ' ' order by at)
+	from unnest('{2026-06-30 01:30Z,2026-06-30 02:30Z,2026-07-04 01:30Z,2026-12-01 01:30Z,2026-12-01 02:30Z}'::timestamptz[]) at}),
+	'true false false false true', 'whose clocks change twice a year');
+foreach (
+	[ q{schedule_task('x', '* * * *', 'shop', 'report')}, qr/^22023: "\* \* \* \*" is no cron expression/ ],
+	[ q{schedule_task('x', '61 * * * *', 'shop', 'report')}, qr/^22023: "61/ ],
+	[ q{schedule_task('x', '* * * * *', 'shop', 'nothing')}, qr/^42704: task "shop\/nothing" does not exist/ ],
+	[ q{schedule_task('x', '* * * * *', 'shop', 'report', null)}, qr/^22023: argument "context" must not be null/ ],
+	[ q{schedule_task('', '* * * * *', 'shop', 'report')}, qr/^22023: / ],
+	[ q{schedule_task('x', '* * * * *', 'shop', 'report', timezone => 'Mars/Base')}, qr/^22023: time zone "Mars\/Base" not recognized/ ],
+	[ q{schedule_task('x', '* * * * *', 'shop', 'report', timezone => 'Australia/Lord_Howe')}, qr/^0A000: time zone "Australia\/Lord_Howe" changes by/ ],
+	[ q{schedule_record('x', '* * * * *', 'pings', '{}', 10::smallint)}, qr/^22023: priority must be from 0 to 9/ ],
+	[ q{unschedule('x')}, qr/^42704: nothing is scheduled as "x"/ ],
+	[ q{unschedule('retire')}, qr/^42704: / ])
+{
+	my ($call, $error) = @$_;
+	like(error_of($node, "select tasker.$call"), $error, $call);
+}
+like(error_of($node, q{select tasker.unschedule('x')}, 'shop'), qr/^55000: there is no pg_cron in this database/, 'where pg_cron is not');
+like(error_of($node, q{set role clerk; select tasker.unschedule('ping')}), qr/^42501/, 'an observer may not unschedule');
+
 # pg_cron's clock has minutes.
 wait_until($node, $done, "the duties are done in $_", $_) foreach qw(postgres shop);
+wait_until($node, q{select count(distinct reason) = 2 from tasker.tasks where initiator = 'schedule'}, 'tasks are created on schedule');
+is(sql($node, q{select distinct reason, context from tasker.tasks where initiator = 'schedule' order by 1}),
+	qq{every minute|{"it's": "a \\\\ b"}\nin India|{}}, 'with their contexts, and none in the wrong hour');
+wait_until($node, q{select count(*) > 0 from tasker.processing_queue where flow_name = 'pings' and priority = 3 and payload = '{"n": 1}'},
+	'records are added on schedule');
+sql($node, q{set role boss; select tasker.unschedule(name)
+	from unnest('{every minute,in India,never,ping,berlin,kolkata,utc}'::text[]) name});
+is(sql($node, q{select count(*) from cron.job where jobname like 'tasker/%'}), 0, 'all are unscheduled');
 is(sql($node, "select count(*) from cron.job_run_details where status = 'failed'"), 0, 'no job has failed');
 
 # Jobs as background workers, which need no connection.
