@@ -187,6 +187,11 @@ void unknown_task(const core::Uuid &uuid)
 
 void unknown_step(const core::Uuid &uuid)
 {
+    if (core::step_number(uuid) == 0)
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+                errmsg("workflow step %s does not exist", text_of(uuid)),
+                errdetail("This is the uuid of a task."),
+                errhint("The uuids of its steps are in tasker.workflow_steps."));
     ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
             errmsg("workflow step %s does not exist", text_of(uuid)),
             errhint("Its partition may have been retired: see the retention of tasker.task."));
