@@ -3540,6 +3540,25 @@ create function tasker.stop(database name = null) returns integer
 comment on function tasker.stop(name) is
 'Removes the pg_cron jobs that start() made for a database (null: this one), and returns their number. Errors: 55000 there are none, and the background worker does the duties: it is governed by tasker.worker and tasker.databases; 3D000 no such database.';
 
+create function tasker.schedule_task(name text, cron text, namespace text, task_name text, context jsonb = '{}',
+        timezone text = 'UTC') returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_schedule_task';
+comment on function tasker.schedule_task(text, text, text, text, jsonb, text) is
+'Creates a task again and again, by a job of pg_cron: when the cron expression (minute, hour, day of the month, month, day of the week; or @hourly, @daily, @weekly, @monthly, @yearly) fits the clocks of the time zone. Each task is of the version that was defined last, with initiator ''schedule'' and name as its reason. The same name again replaces what was scheduled. Result: the id of the job. Errors: 42704 unknown task; 22023 bad expression or time zone; 55000 pg_cron is not in this database; 0A000 a time zone that changes by a part of an hour.';
+create function tasker.schedule_record(name text, cron text, flow_name text, payload jsonb, priority smallint = 0,
+        timezone text = 'UTC') returns bigint
+    language c as 'MODULE_PATHNAME', 'tasker_schedule_record';
+comment on function tasker.schedule_record(text, text, text, jsonb, smallint, text) is
+'Adds a record to a flow again and again, as schedule_task() creates tasks. Result: the id of the job of pg_cron. Errors: 22023 bad expression, time zone or priority; 55000 pg_cron is not in this database; 0A000 a time zone that changes by a part of an hour.';
+create function tasker.unschedule(name text) returns void
+    language c as 'MODULE_PATHNAME', 'tasker_unschedule';
+comment on function tasker.unschedule(text) is
+'Ends what schedule_task() or schedule_record() has begun under that name; what was created stays. Errors: 42704 nothing is scheduled under it; 55000 pg_cron is not in this database.';
+create function tasker._schedule_is_due(cron text, timezone text, at timestamptz = null) returns boolean
+    language c stable as 'MODULE_PATHNAME', 'tasker_schedule_is_due';
+comment on function tasker._schedule_is_due(text, text, timestamptz) is
+'Is the hour at that time (null: now), by the clocks of the zone, one of the cron expression''s; its minutes are not asked. Internal, for the jobs of schedule_task().';
+
 create function tasker._duty_status()
     returns table (name text, description text, period interval, last_run timestamptz, duration interval,
         next_run timestamptz, runs bigint, failures bigint, failures_in_a_row int, last_error text,
@@ -3773,10 +3792,15 @@ grant execute on function tasker.metrics(), tasker.metrics_openmetrics() to task
 
 -- Rights: nothing for PUBLIC.
 revoke all on function tasker.notify_launcher(), tasker.request_duty(text), tasker.start(name), tasker.stop(name), tasker._duty_status(),
-    tasker._worker_status(), tasker._xmin_holders(), tasker.health_check() from public;
+    tasker._worker_status(), tasker._xmin_holders(), tasker.health_check(),
+    tasker.schedule_task(text, text, text, text, jsonb, text),
+    tasker.schedule_record(text, text, text, jsonb, smallint, text), tasker.unschedule(text),
+    tasker._schedule_is_due(text, text, timestamptz) from public;
 revoke all on procedure tasker.run_duty(text) from public;
 grant execute on procedure tasker.run_duty(text) to tasker_admin;
-grant execute on function tasker.request_duty(text), tasker.start(name), tasker.stop(name) to tasker_admin;
+grant execute on function tasker.request_duty(text), tasker.start(name), tasker.stop(name),
+    tasker.schedule_task(text, text, text, text, jsonb, text),
+    tasker.schedule_record(text, text, text, jsonb, smallint, text), tasker.unschedule(text) to tasker_admin;
 grant execute on function tasker._duty_status(), tasker._worker_status(), tasker._xmin_holders(),
     tasker.health_check() to tasker_observer, tasker_admin;
 grant select on tasker.duty_status, tasker.worker_status, tasker.xmin_holders to tasker_observer, tasker_admin;

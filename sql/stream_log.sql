@@ -276,6 +276,9 @@ reset role;
 -- Information, and the proofs.
 select queue_name, ev_new is not null as counted, last_tick_id > 0 as ticked from tasker.get_queue_info('sl');
 select * from tasker.check_stream_integrity();
+insert into sl.plain values ('from the time to come', now(), 1::bigint << 60);
+drop index sl.theirs_txid_idx;
+select object, regexp_replace(problem, '\d+', '<id>') as problem from tasker.check_stream_integrity();
 drop table sl.plain cascade;
 select * from tasker.check_stream_integrity();
 select sl.refused($$select sl.take('sl_both', 'c')$$) ~ '^55000 a log of queue "sl_both" does not exist' as refused;

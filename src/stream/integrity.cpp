@@ -5,7 +5,9 @@
 #include "pg/function.hpp"
 #include "pg/memory.hpp"
 #include "pg/spi.hpp"
+#include "pg/subtransaction.hpp"
 #include "stream/event.hpp"
+#include "stream/log_reader.hpp"
 #include "stream/slots.hpp"
 #include "stream/tick.hpp"
 
@@ -206,6 +208,47 @@ void check_ticks(pg::ResultSet &result)
     }
 }
 
+// Every table of a log can be looked through, and holds nothing of transactions that have not begun.
+void check_log(pg::ResultSet &result, const char *queue, const LogTable &log, int64_t offset)
+{
+    List *tables = pg::pg_call([&] { return tables_of_log(log.table); });
+    for (int i = 0; i < list_length(tables); i++) {
+        const Oid table = list_nth_oid(tables, i);
+        int64_t last = 0;
+        const auto error = pg::try_in_subtransaction(
+            [&] { last = pg::pg_call([&] { return last_log_id(table, log.txid_column); }); });
+        const auto next = static_cast<int64_t>(U64FromFullTransactionId(ReadNextFullTransactionId()));
+        if (!error && last < next + offset)
+            continue;
+        const char *problem = error ? error->message() : pg::pg_call([&] {
+            return psprintf("table \"%s\" of its log has rows of transaction " INT64_FORMAT
+                            ", which has not begun: see tasker.log_txid()",
+                            get_rel_name(table), last);
+        });
+        report(result, pg::pg_call([&] { return psprintf("queue \"%s\"", queue); }), problem);
+        pg::check_for_interrupts();
+    }
+}
+
+void check_logs(pg::ResultSet &result)
+{
+    static pg::Statement queues("select q.queue_id, q.queue_name, " OFFSET_OF_QUEUE
+                                " from tasker.queue q where exists "
+                                "(select from tasker.queue_log l where l.queue_id = q.queue_id) order by 1",
+                                {});
+    static pg::Statement exists("select from pg_catalog.pg_class where oid = $1", {OIDOID});
+    pg::Spi spi;
+    const pg::Rows rows = spi.run(queues);
+    for (uint64 i = 0; i < rows.count(); i++) {
+        const std::string_view name = rows.text(i, 2);
+        const char *queue = pg::pg_call([&] { return pnstrdup(name.data(), name.size()); });
+        for (const LogTable &log : logs_of(rows.i32(i, 1))) {
+            if (!pg::Spi().run(exists, {log.table}).empty())
+                check_log(result, queue, log, rows.i64(i, 3));
+        }
+    }
+}
+
 bool has_slots()
 {
     static pg::Statement query("select from tasker.metadata_rotation", {});
@@ -230,6 +273,7 @@ TASKER_FUNCTION(check_stream_integrity)
     }
     check_ticks(result);
     check_events(result);
+    check_logs(result);
     return 0;
 }
 

@@ -170,5 +170,11 @@ foreach my $round (1 .. 40)
 $writer->kill_kill;
 is($lost, 0, 'whoever is registered has its batch soon');
 
+# What was committed when the server crashed comes when it is back.
+sql($node, "set synchronous_commit = on; select tasker.register_consumer('$queue', 'survivor'), tasker.create_task('shop', 'order', initiator => 'crash')");
+crash_server($node);
+start_after_crash($node);
+wait_until($node, "select take('survivor') is null and exists (select from taken where consumer = 'survivor' and ev_type = 'task.pending')", 'events survive a crash');
+
 $node->stop;
 done_testing();
