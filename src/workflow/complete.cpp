@@ -272,7 +272,9 @@ void require_unfinished(const TaskHead &task)
     ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
             errmsg("task %s is finished", text_of(task.uuid)),
             errdetail("Its state is \"%s\".", core::state_name(task.state).data()),
-            errhint("Bring it back with tasker.retry_task() first."));
+            task.state == core::TaskState::complete
+                ? errhint("All of its steps are done: tasker.reset_step() has one done again.")
+                : errhint("Bring it back with tasker.retry_task() first."));
 }
 
 void plan(TaskPass &pass, const StepHead &head, const Completed &own)
