@@ -86,7 +86,8 @@ def _report(ctx, found, sizes):
                 row.bars.append(Bar("time", value, "<=", ONE_TASK, "ms"))
             elif tasks == sizes[-1]:
                 row.bars.append(Bar("time", value, "<=", HEALTH, "ms"))
-        ctx.report.add(Row("readers", f"{title}, {sizes[-1]:,} tasks, session's CPU", "ms", found[name, sizes[-1], "cpu"]))
+        for tasks in sizes[-2:]:
+            ctx.report.add(Row("readers", f"{title}, {tasks:,} tasks, session's CPU", "ms", found[name, tasks, "cpu"]))
 
 
 def _plot(ctx, found, sizes):
