@@ -98,6 +98,8 @@ bool retry_step(Walker &walker, const Template &definition, const core::Uuid &uu
         again = false;
         waiting_record = 0;
         if (head.state == StepState::waiting_for_retry) {
+            if (head.next_retry_at == walker.instances.now) // in an earlier walk
+                return false;
             waiting_record = head.record_id;
             change.set(kStepNextRetryAt, TimestampTzGetDatum(walker.instances.now));
             return true;
@@ -154,7 +156,35 @@ TaskState state_of(Walker &walker, const core::Uuid &task)
     pg_unreachable();
 }
 
-// The last look is under the task's row: what has finished it in between counts.
+// Cancels what is not finished, until the task's row agrees that nothing is left: a step that was finished
+// when it was passed may have been brought back by a reset or a retry. Returns false when somebody else has
+// done the same meanwhile.
+bool cancel_steps(Walker &walker, const core::Uuid &task, TaskState target)
+{
+    bool done_before = false;
+    bool looked_again = false;
+    for (;;) {
+        const size_t noted = walker.log.transitions.count;
+        walk_steps(walker, task, [&](const core::Uuid &step) { cancel_step(walker, step); });
+        const bool nothing_new = walker.log.transitions.count == noted;
+        const auto fits = [&](const TaskHead &head) {
+            done_before = head.state == target;
+            if (done_before)
+                return false;
+            if (core::shortest_path(head.state, target).count == 0)
+                finished_otherwise(task, head.state, target);
+            const core::StepCounts left = counts_with(head, walker.delta);
+            return (left.active == 0 && left.waiting == 0) || (looked_again && nothing_new);
+        };
+        if (apply_delta_if(walker.instances, walker.log, task, walker.delta, core::Walk::forward, walker.note,
+                           target, fits))
+            return true;
+        if (done_before)
+            return false;
+        looked_again = true;
+    }
+}
+
 bool stop(Walker &walker, const core::Uuid &task, TaskState target)
 {
     const TaskState state = state_of(walker, task);
@@ -162,17 +192,7 @@ bool stop(Walker &walker, const core::Uuid &task, TaskState target)
         return false;
     if (core::shortest_path(state, target).count == 0)
         finished_otherwise(task, state, target);
-    walk_steps(walker, task, [&](const core::Uuid &step) { cancel_step(walker, step); });
-    // Others may have finished it while we waited for its last step; there was nothing left to cancel then.
-    const TaskState now = state_of(walker, task);
-    if (core::is_terminal(now) && core::shortest_path(now, target).count == 0) {
-        if (now == target)
-            return false;
-        finished_otherwise(task, now, target);
-    }
-    (void)apply_delta(walker.instances, walker.log, task, walker.delta, core::Walk::forward, walker.note,
-                      target);
-    return true;
+    return cancel_steps(walker, task, target);
 }
 
 core::Uuid task_argument(const pg::Args &args, int i, const char *name)
@@ -266,8 +286,18 @@ TASKER_FUNCTION(retry_task)
     begin_instances(walker.instances);
     const Template &definition = template_of_task(walker, task);
     int32_t retried = 0;
-    walk_steps(walker, task,
-               [&](const core::Uuid &step) { retried += retry_step(walker, definition, step); });
+    bool applied = false;
+    while (!applied) {
+        const TaskState state = state_of(walker, task);
+        walk_steps(walker, task,
+                   [&](const core::Uuid &step) { retried += retry_step(walker, definition, step); });
+        if (retried == 0)
+            break;
+        // Who has stopped the task meanwhile has cancelled steps that were passed already.
+        applied = apply_delta_if(
+            walker.instances, walker.log, task, walker.delta, core::Walk::again, {}, std::nullopt,
+            [&](const TaskHead &head) { return head.state == state || !core::is_terminal(head.state); });
+    }
     if (retried == 0)
         ereport(
             ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -275,7 +305,6 @@ TASKER_FUNCTION(retry_task)
             errdetail(
                 "Its state is \"%s\", and none of its steps is in error, cancelled or waiting for a retry.",
                 core::state_name(state_of(walker, task)).data()));
-    (void)apply_delta(walker.instances, walker.log, task, walker.delta, core::Walk::again, {});
     finish(walker);
     return args.result(retried);
 }

@@ -199,6 +199,15 @@ void count_for_children(Reset &reset, const core::Uuid &step, Growing<Touch> &to
     }
 }
 
+void require_not_stopped(const TaskHead &task)
+{
+    if (core::is_terminal(task.state) && task.state != core::TaskState::complete)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("task %s is finished", text_of(task.uuid)),
+                errdetail("Its state is \"%s\".", core::state_name(task.state).data()),
+                errhint("Bring it back with tasker.retry_task() first."));
+}
+
 void reset_step(const core::Uuid &uuid, bool cascade)
 {
     Reset reset{};
@@ -212,11 +221,7 @@ void reset_step(const core::Uuid &uuid, bool cascade)
     if (task == nullptr)
         unknown_task(core::task_of(uuid));
     const TaskHead head = task_head(task->read_slot);
-    if (core::is_terminal(head.state) && head.state != core::TaskState::complete)
-        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("task %s is finished", text_of(head.uuid)),
-                errdetail("Its state is \"%s\".", core::state_name(head.state).data()),
-                errhint("Bring it back with tasker.retry_task() first."));
+    require_not_stopped(head);
     reset.definition = &template_with_id(head.named_task_uuid);
     if (cascade)
         collect_descendants(reset, uuid, touches);
@@ -228,7 +233,12 @@ void reset_step(const core::Uuid &uuid, bool cascade)
         if (change_row(reset, touch, touch.uuid == uuid))
             count_for_children(reset, touch.uuid, touches, i);
     }
-    (void)apply_delta(reset.instances, reset.log, core::task_of(uuid), reset.delta, core::Walk::again, {});
+    // Somebody may have stopped the task meanwhile, and have waited for none of these steps.
+    (void)apply_delta_if(reset.instances, reset.log, core::task_of(uuid), reset.delta, core::Walk::again, {},
+                         std::nullopt, [](const TaskHead &last) {
+                             require_not_stopped(last);
+                             return true;
+                         });
     write_transitions(reset.instances, reset.log);
     end_instances(reset.instances);
     change_step_records(reset.instances.now, reset.records.all());

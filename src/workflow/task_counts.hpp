@@ -37,10 +37,43 @@ struct TaskDelta
     }
 };
 
+// What the task's steps come to with the delta.
+inline core::StepCounts counts_with(const TaskHead &head, const TaskDelta &delta)
+{
+    return {head.counts.active + delta.active, head.counts.waiting + delta.waiting,
+            head.counts.failed + delta.failed};
+}
+
+// Fills in the change of the task's row; returns the state that it goes to.
+core::TaskState fill_task_change(const Instances &instances, TransitionLog &log, const TaskHead &head,
+                                 const TaskDelta &delta, core::Walk walk, const MoveNote &note,
+                                 std::optional<core::TaskState> target, pg::RowValues &change);
+
 // Applies the delta to the task's row and moves the task to where it rests with it, or to `target`, after all
 // of its steps have been changed. Returns the state. Errors: undefined_object.
 core::TaskState apply_delta(Instances &instances, TransitionLog &log, const core::Uuid &task,
                             const TaskDelta &delta, core::Walk walk, const MoveNote &note,
                             std::optional<core::TaskState> target = std::nullopt);
+
+// The same as long as `fits` says so of the task as it is at that very moment; else nothing is changed, and
+// what was committed until then can be seen. It tells those who go over all of a task's steps that somebody
+// has changed steps which they had passed already.
+template <class Fits>
+bool apply_delta_if(Instances &instances, TransitionLog &log, const core::Uuid &task, const TaskDelta &delta,
+                    core::Walk walk, const MoveNote &note, std::optional<core::TaskState> target, Fits fits)
+{
+    bool applied = false;
+    const size_t noted = log.transitions.count;
+    change_task(instances, task, [&](const TaskHead &head, TupleTableSlot *, pg::RowValues &change) {
+        forget_from(log, noted);
+        applied = fits(head);
+        if (applied)
+            (void)fill_task_change(instances, log, head, delta, walk, note, target, change);
+        return applied;
+    });
+    if (!applied)
+        refresh_instances(instances);
+    return applied;
+}
 
 } // namespace tasker::workflow
