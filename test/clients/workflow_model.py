@@ -30,11 +30,12 @@ from psycopg.types.json import Jsonb
 from workflow_answers import TASK_QUERY, check_ready_tasks, check_task, number_of, seconds, step_uuid
 from workflow_calls import Difference, Maker
 from workflow_dags import HANDLERS, NAMESPACES, random_definition
-from workflow_rules import FINISHED, Refused, Template, World
+from workflow_rules import FINISHED, LostUpdate, Refused, Task, Template, World
 
 SLACK = 0.002  # between the server's clock and ours, which are the same
 STUCK = 60  # seconds after which a call that nobody holds up is taken for stuck
 DEADLOCK = "40P01"
+SERIALIZATION = "40001"
 
 WEIGHTS = {
     "create": 6,
@@ -131,8 +132,9 @@ class Driver:
         self.templates = []
         self.handlers = {namespace: set() for namespace in NAMESPACES}
         self.tasks_made = 0
-        self.compared = self.actions = self.waits = self.crashes = self.refused = self.deadlocks = 0
-        self.current = None
+        self.compared = self.actions = self.waits = self.crashes = self.refused = 0
+        self.deadlocks = self.serialization = 0
+        self.current = self.early = None  # early: what a call saw that had to wait
         self.monitor = None
         self.sessions = []
 
@@ -188,9 +190,11 @@ class Driver:
 
     def view(self):
         """What the session that is acting sees: what is committed, and what it has done itself."""
+        if self.early is not None:
+            return World(self.early)
         view = World(self.world)
         for operation in self.current.operations:
-            view.apply(operation)
+            view.merge(operation["changes"])
         return view
 
     def next_index(self):
@@ -255,8 +259,8 @@ class Driver:
 
     def judge_what_is_left(self, view, namespace, batch, handlers, picked, locked, span):
         """What nobody has in hand is claimed, in each flow the highest priorities first."""
-        if self.somebody_waits():
-            return
+        if self.current.call.waiting or self.somebody_waits():
+            return  # and what it has passed by may be free by now
         best, worst = {}, {}
         left = 0
         for task in view.tasks().values():
@@ -301,8 +305,8 @@ class Driver:
             what = f"step {index}.{number}, whose lease ends at {step.lease_end}, {span}"
             if is_lost and step.lease_end[0] > span[1]:
                 raise Difference(f"{what}: it is lost already")
-            if not is_lost and step.lease_end[1] < span[0] and index not in locked and (index, number) not in mine and (
-                not self.somebody_waits()
+            if not is_lost and step.lease_end[1] < span[0] and index not in locked and (index, number) not in mine and not (
+                self.current.call.waiting or self.somebody_waits()
             ):
                 raise Difference(f"{what}: it is not lost")
             if is_lost:
@@ -353,7 +357,7 @@ class Driver:
             return
         names = list(self.weights)
         live = sum(1 for task in self.world.tasks().values() if task.state not in FINISHED)
-        weights = [0 if name == "create" and (live >= self.options.tasks or self.tasks_made >= self.options.total)
+        weights = [0 if name == "lose" and session.level != "read committed" or name == "create" and (live >= self.options.tasks or self.tasks_made >= self.options.total)
                    else self.weights[name] for name in names]
         for _ in range(20):
             call = getattr(maker, self.rng.choices(names, weights)[0])()
@@ -366,6 +370,8 @@ class Driver:
             session.run(lambda connection: connection.execute(f"savepoint p{len(session.savepoints)}"))
             session.savepoints.append(len(session.operations))
         session.call = call
+        view = self.view()
+        call.start = {index: view[index].copy() for index in call.tasks if index in view}
         session.calls += 1
         self.say(f"{session.name} {call.text}{' (savepoint)' if session.guarded else ''}", call.tasks)
         session.start(call.run)
@@ -390,6 +396,13 @@ class Driver:
             busy = [session for session in self.sessions if session.call is not None]
             if not busy:
                 return
+            # Who commits waits for nobody, and comes first: others that have waited see what was committed.
+            committing = [session for session in busy if session.call.commits]
+            for session in committing:
+                session.done.wait()
+                self.finish(session)
+            if committing:
+                continue
             moving = False
             for session in busy:
                 if session.done.wait(0 if session.call.waiting else 0.01):
@@ -427,7 +440,7 @@ class Driver:
             if session.error is not None:
                 self.judge_error(session, call, span)
             else:
-                operation = call.judge(self, session.result, span)
+                operation = self.judge(session, call, span)
                 self.note_touched(operation)
                 session.operations.append(operation)
                 answer = session.result
@@ -444,19 +457,63 @@ class Driver:
         if session.error is None and session.level == "read committed" and self.rng.random() < 0.3:
             self.compare_in_transaction(session)
 
+    def judge(self, session, call, span):
+        """The operation that a call has carried out. One that had to wait for others on its way over the steps of a
+        task may have passed some of them before and some after they were changed: it must fit the one or the other."""
+        try:
+            operation = call.judge(self, session.result, span)
+            operation["changes"] = self.view().changes_of(operation)
+            if not call.waiting or session.level != "read committed" or self.fits(session, operation):
+                return operation
+            problem = Difference("it has not done what the model does, as it was at the end")
+        except (Difference, Refused) as difference:
+            problem = difference
+        if call.waiting and call.start:
+            self.early = World(self.view())
+            self.early.own.update({index: task.copy() for index, task in call.start.items()})
+            try:
+                operation = call.judge(self, session.result, span)
+                operation["changes"] = self.view().changes_of(operation)
+                self.early = None
+                if session.level != "read committed" or self.fits(session, operation):
+                    return operation
+            except (Difference, Refused):
+                pass
+            finally:
+                self.early = None
+        raise problem
+
+    def fits(self, session, operation):
+        """Does the session see what the operation has changed?"""
+        view = self.view()
+        try:
+            view.merge(operation["changes"])
+        except LostUpdate:
+            return False
+        for index in operation["changes"]:
+            task = view[index]
+            chosen = self.rng.choice(list(task.steps.values()))
+            answer, before, after = session.run(lambda connection: self.ask(connection, task, chosen))
+            if check_task(task, answer, chosen, before, after, False):
+                return False
+        return True
+
     def judge_error(self, session, call, span):
         error = session.error
         self.say(f"{session.name} -> {error.sqlstate} {error.diag.message_primary}", call.tasks)
         if error.sqlstate == DEADLOCK:
             self.deadlocks += 1
-            others = [s for s in self.sessions if s is not session and s.call is not None and s.call.waiting]
-            if session.calls == 1 and all(other.calls == 1 for other in others):
+            if all(other.calls <= 1 for other in self.sessions):
                 raise Mismatch(f"deadlock of single calls: {error}", call.tasks)
+        elif error.sqlstate == SERIALIZATION and session.level != "read committed":
+            self.serialization += 1
+            self.forget(session, "rollback")
+            return
         else:
             try:
                 must_fail = getattr(call, "must_fail", None)
                 if must_fail is not None:
-                    must_fail(self, span)
+                    self.must_fail(call, span)
                 raise Mismatch(f"{session.name} {call.text}: it failed: {error.sqlstate} {error}", call.tasks)
             except Refused as refused:
                 if error.sqlstate not in refused.sqlstates:
@@ -471,18 +528,24 @@ class Driver:
         else:
             self.forget(session, "rollback")
 
+    def must_fail(self, call, span):
+        """Raises Refused where the model refuses the call."""
+        call.must_fail(self, span)
+        if call.waiting and call.start:
+            self.early = World(self.view())
+            self.early.own.update({index: task.copy() for index, task in call.start.items()})
+            try:
+                call.must_fail(self, span)
+            finally:
+                self.early = None
+
     def note_touched(self, operation):
-        tasks, steps = set(), set()
-        for item in operation.get("steps", ()):
-            steps.add(item[:2])
-            tasks.add(item[0])
-        for item in operation.get("tasks", ()):
-            tasks.add(item[0])
-        if "task" in operation:
-            tasks.add(operation["task"])
-            if "step" in operation:
-                steps.add((operation["task"], operation["step"]))
-        operation["tasks_touched"], operation["steps_touched"] = tasks, steps
+        """Tasks and steps that the transaction holds, as far as we know."""
+        steps = {item[:2] for item in operation.get("steps", ())}
+        for index, change in operation["changes"].items():
+            steps |= {(index, number) for number in (change.steps if isinstance(change, Task) else change[2])}
+        operation["steps_touched"] = steps
+        operation["tasks_touched"] = {index for index, _ in steps} | set(operation["changes"])
 
     # --- the end of a transaction -----------------------------------------------------------------------------
 
@@ -506,8 +569,13 @@ class Driver:
         session.start(lambda connection: connection.execute("commit"))
 
     def finish_commit(self, session):
-        if session.error is not None:
-            raise Mismatch(f"{session.name}: its commit failed: {session.error}", session.call.tasks)
+        error = session.error
+        if error is not None and error.sqlstate == SERIALIZATION and session.level == "serializable":
+            self.serialization += 1
+            self.forget(session, "rollback")
+            return
+        if error is not None:
+            raise Mismatch(f"{session.name}: its commit failed: {error}", session.call.tasks)
         self.commit(session)
         touched = self.touched(session)
         connection, pid = session.connection, session.pid
@@ -518,12 +586,9 @@ class Driver:
     def commit(self, session):
         try:
             for operation in session.operations:
-                self.world.apply(operation)
-        except Refused as refused:
-            raise Mismatch(
-                f"{session.name}: what it has committed cannot follow on what others have: {refused}",
-                self.touched(session),
-            ) from refused
+                self.world.merge(operation["changes"])
+        except LostUpdate as lost:
+            raise Mismatch(f"{session.name}: {lost}", self.touched(session)) from lost
 
     # --- comparing --------------------------------------------------------------------------------------------
 
@@ -688,7 +753,8 @@ class Driver:
         return (
             f"seed {self.seed}: {self.actions} actions, {self.tasks_made} tasks of {steps} steps, {made} of them created"
             f" while they ran, {self.compared} comparisons, {self.refused} refusals, {self.waits} waits,"
-            f" {self.deadlocks} deadlocks of longer transactions, {self.crashes} crashes; tasks {states}"
+            f" {self.deadlocks} deadlocks of longer transactions, {self.serialization} serialization failures,"
+            f" {self.crashes} crashes; tasks {states}"
         )
 
 

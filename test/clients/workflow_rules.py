@@ -52,6 +52,10 @@ class Refused(Exception):
         self.sqlstates = sqlstates
 
 
+class LostUpdate(Exception):
+    """Two transactions have changed the same, and neither has waited for the other."""
+
+
 class Template:
     """A definition; the order of its steps is the server's, which has been looked at (check_order)."""
 
@@ -340,6 +344,51 @@ class Task:
                 self.new_step(named, named, parents)
 
 
+def _moves(before, after):
+    """States that were gone through, and the one before them."""
+    return (before[-1], after[len(before) :])
+
+
+def _changes(before, after):
+    steps = {}
+    for number, step in after.steps.items():
+        old = before.steps.get(number)
+        if old is None:
+            steps[number] = step.copy()
+            continue
+        facts = {
+            slot: getattr(step, slot)
+            for slot in Step.__slots__
+            if slot != "path" and getattr(step, slot) != getattr(old, slot)
+        }
+        moves = _moves(old.path, step.path)
+        if facts or moves[1]:
+            steps[number] = (facts, moves)
+    return _moves(before.path, after.path), after.next_number - before.next_number, steps
+
+
+def _go_on(what, path, moves):
+    if moves[1] and path[-1] != moves[0]:
+        raise LostUpdate(f"{what} was {moves[0]} and went to {moves[1]}, now it is {path[-1]}")
+    path.extend(moves[1])
+
+
+def _merge(task, change):
+    moves, added, steps = change
+    _go_on(f"task {task.index}", task.path, moves)
+    if added and any(number in task.steps for number, step in steps.items() if isinstance(step, Step)):
+        raise LostUpdate(f"steps of task {task.index} were created twice")
+    task.next_number += added
+    for number, step in steps.items():
+        if isinstance(step, Step):
+            task.steps[number] = step.copy()
+            continue
+        facts, moves = step
+        _go_on(f"step {task.index}.{number}", task.steps[number].path, moves)
+        for slot, value in facts.items():
+            setattr(task.steps[number], slot, value)
+
+
 class World:
     """All tasks, by their number; a view on another World copies what it changes."""
 
@@ -368,6 +417,30 @@ class World:
     def apply(self, operation):
         """Does what a call has done, and returns what it must have answered. Raises Refused."""
         return OPERATIONS[operation["do"]](self, operation)
+
+    # What a call has changed is judged by what was there when it had all the locks that it needs. It is kept as the
+    # change of single facts, which are carried to the world when the transaction commits: whatever others have
+    # committed meanwhile, they cannot have changed the same.
+
+    def changes_of(self, operation):
+        """What the operation changes in this world, which stays as it is."""
+        after = World(self)
+        after.apply(operation)
+        changes = {}
+        for index, task in after.own.items():
+            if index in self:
+                changes[index] = _changes(self[index], task)
+            else:
+                changes[index] = task.copy()
+        return changes
+
+    def merge(self, changes):
+        """Raises LostUpdate where others have changed the same meanwhile."""
+        for index, change in changes.items():
+            if isinstance(change, Task):
+                self.own[index] = change.copy()
+            else:
+                _merge(self.change(index), change)
 
 
 # --- operations: what each call does ---------------------------------------------------------------------------
