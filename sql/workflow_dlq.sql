@@ -9,9 +9,13 @@ create function dl.task(n int) returns uuid language sql stable as
 $$ select t.task_uuid from tasker.tasks t where t.namespace_name = 'stale' and t.context = jsonb_build_object('n', n) $$;
 create function dl.n(task uuid) returns int language sql stable as
 $$ select (t.context ->> 'n')::int from tasker.tasks t where t.task_uuid = task $$;
--- Puts a task's entry into its state back in time.
+-- Puts what has moved of a task back in time.
 create function dl.age(n int, since interval) returns void language sql volatile as
-$$ update tasker.task set state_entered_at = now() - since where task_uuid = dl.task(n) $$;
+$$
+update tasker.task set state_entered_at = now() - since where task_uuid = dl.task(n);
+update tasker.workflow_step set state_entered_at = now() - since
+where workflow_step_uuid between dl.task(n) and tasker.last_step_of(dl.task(n));
+$$;
 create function dl.masked(message text) returns text language sql immutable as
 $$ select regexp_replace(message, '[0-9a-f]{8}-[0-9a-f-]{27}', '<uuid>', 'g') $$;
 create function dl.candidates(deps int default 60, retry int default 30, process int default 30, hours int default 24, batch int default 100)
@@ -38,7 +42,7 @@ select dl.n(task_uuid) as n, task_name, current_state, round(time_in_state_minut
 from tasker.v_task_staleness_monitoring where namespace_name = 'stale' order by 1;
 select dl.n(task_uuid) as n, namespace_name, task_name, current_state, round(task_age_minutes) as age, template_config -> 'lifecycle' as lifecycle, complete
 from tasker.v_task_state_analysis where namespace_name = 'stale' order by 1;
--- Waiting for a retry is another limit, and a life may be too long.
+-- Waiting for a retry has a limit of its own.
 select count(tasker.fail_step(workflow_step_uuid, '{"why": "test"}', true, 7200, lease_token)) from tasker.claim_steps('stale', 2);
 select dl.n(task_uuid) as n, current_state from tasker.v_task_state_analysis where namespace_name = 'stale' order by 1;
 select dl.age(6, '8 minutes'), dl.age(5, '29 minutes');
@@ -55,6 +59,16 @@ select dl.n(task_uuid) as n, current_state, processor_uuid, stuck_duration_minut
 where dl.n(task_uuid) is not null;
 select count(*) from tasker.find_stuck_tasks(30) where dl.n(task_uuid) is not null;
 select qt.try('select count(*) from tasker.find_stuck_tasks(-1)');
+
+-- A task whose steps follow each other stays in its state, but it gets on.
+begin;
+update tasker.workflow_step set state_entered_at = now() - interval '4 minutes'
+where workflow_step_uuid = (select min(workflow_step_uuid::text)::uuid from tasker.get_workflow_steps(dl.task(1)));
+select * from dl.candidates();
+select dl.n(task_uuid) as n from tasker.find_stuck_tasks() where dl.n(task_uuid) is not null;
+select round(time_in_state_minutes), health_status from tasker.v_task_staleness_monitoring where task_uuid = dl.task(1);
+select tasker.last_progress_at(dl.task(1)) = now() - interval '4 minutes' as progress, tasker.last_progress_at(gen_random_uuid());
+rollback;
 
 -- A dry run says what would be done, and does nothing.
 create function dl.detect(dry boolean, batch int default 100)

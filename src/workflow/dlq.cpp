@@ -104,6 +104,19 @@ void check_task_exists(const core::Uuid &uuid)
         .hint("Make a new entry with create_dlq_entry().");
 }
 
+// Waits for who is at work on the task: from here on none of its steps moves. In the order of their numbers,
+// as everybody locks them.
+void lock_unfinished_steps(const core::Uuid &task)
+{
+    static pg::Statement lock(
+        "select from tasker.workflow_step where workflow_step_uuid > $1 "
+        "and workflow_step_uuid <= tasker.last_step_of($1) and current_state not in ('c', 'e', 'x', 'm') "
+        "order by workflow_step_uuid for no key update",
+        {UUIDOID});
+    pg::Spi spi;
+    (void)spi.run(lock, {pg::Param::of_datum(key_datum(task))});
+}
+
 // Is the task where it was when it was found to be stale?
 bool is_still(const StaleTask &task)
 {
@@ -112,7 +125,7 @@ bool is_still(const StaleTask &task)
     bool still = false;
     if (pg::DirectTable *table = find_task(instances, task.uuid)) {
         const TaskHead head = task_head(table->read_slot);
-        still = head.state == task.state && head.state_entered_at == task.state_entered_at;
+        still = head.state == task.state && last_progress(instances, head) == task.since;
     }
     end_instances(instances);
     return still;
@@ -143,16 +156,20 @@ void move_to_error(const StaleTask &task, TimestampTz now)
 
 } // namespace
 
-// The entry comes first: its snapshot is to show the task as it was.
+// The entry comes first: its snapshot is to show the task as it was, and who waits for another's entry must
+// not hold steps.
 std::optional<pg::CaughtError> try_give_up(const StaleTask &task, TimestampTz now, bool &entered)
 {
     return pg::try_in_subtransaction([&] {
         EntryRequest request{};
         request.task = task.uuid;
+        request.minutes_in_state =
+            static_cast<int32_t>(std::min<int64_t>((now - task.since) / USECS_PER_MINUTE, PG_INT32_MAX));
         request.threshold_minutes = task.threshold_minutes;
         request.reason = kReasons[0];
         request.method = "automatic_staleness";
         entered = insert_entry(request).has_value();
+        lock_unfinished_steps(task.uuid);
         pg::pg_call([&] { move_to_error(task, now); });
     });
 }

@@ -26,12 +26,17 @@ struct StaleTask
     core::Uuid named_task_uuid;
     core::TaskState state;
     TimestampTz state_entered_at;
+    TimestampTz since; // nothing has moved since then: see last_progress()
     int32_t last_transition;
     int32_t threshold_minutes;
 };
 
-// The tasks that have been in their state for longer than they may, or have lived for too long, and have no
-// pending entry; the `limit` that have been there for longest, those first. Reads partitions with unfinished
+// When a task last got on. A task with steps in process stays in that state while one step follows the other,
+// so what counts there is the latest that one of its steps came into its state.
+TimestampTz last_progress(Instances &instances, const TaskHead &task);
+
+// The tasks that have not got on for longer than they may, or have lived for too long, and have no pending
+// entry; the `limit` that wait for longest, those first. Reads partitions with unfinished
 // tasks only, as far as that is known, and of them what is old enough.
 Growing<StaleTask> find_stale_tasks(const StaleLimits &limits, int64_t limit, TimestampTz now);
 

@@ -91,8 +91,7 @@ Patience patience_with(const Template &definition, TaskState state, const StaleL
 
 bool waits_longer(const StaleTask &a, const StaleTask &b)
 {
-    return a.state_entered_at != b.state_entered_at ? a.state_entered_at < b.state_entered_at
-                                                    : a.uuid < b.uuid;
+    return a.since != b.since ? a.since < b.since : a.uuid < b.uuid;
 }
 
 // The tasks that are under investigation already.
@@ -188,7 +187,7 @@ void add_detected(pg::ResultSet &result, const StaleTask &task, TimestampTz now,
         CStringGetTextDatum(definition.namespace_name),
         CStringGetTextDatum(definition.name),
         state_word(task.state),
-        whole_minutes_between(task.state_entered_at, now),
+        whole_minutes_between(task.since, now),
         Int32GetDatum(task.threshold_minutes),
         CStringGetTextDatum(action),
         BoolGetDatum(entered),
@@ -209,26 +208,61 @@ bool give_up(const StaleTask &task, TimestampTz now, bool &entered)
 
 } // namespace
 
+TimestampTz last_progress(Instances &instances, const TaskHead &task)
+{
+    TimestampTz latest = task.state_entered_at;
+    if (task.state == TaskState::steps_in_process)
+        for_each_step(instances, task.uuid, [&](TupleTableSlot *slot) {
+            latest = std::max(latest, step_head(slot).state_entered_at);
+        });
+    return latest;
+}
+
 Growing<StaleTask> find_stale_tasks(const StaleLimits &limits, int64_t limit, TimestampTz now)
 {
     Growing<StaleTask> kept;
     HTAB *pending = pending_entries();
+    Instances instances;
+    begin_reading(instances);
     // A task cannot have been in its state for longer than it exists, nor any limit be below a minute.
     for_each_task_in(minutes_before(now, 1), "drs", [&](TupleTableSlot *slot) {
         const TaskHead head = task_head(slot);
         const Patience patience = patience_with(template_with_id(head.named_task_uuid), head.state, limits);
-        if (head.state_entered_at > minutes_before(now, patience.in_state) &&
-            created_at(head.uuid) > minutes_before(now, patience.alive))
+        const bool too_old = created_at(head.uuid) <= minutes_before(now, patience.alive);
+        const TimestampTz last_moment = minutes_before(now, patience.in_state);
+        StaleTask task{head.uuid,
+                       head.named_task_uuid,
+                       head.state,
+                       head.state_entered_at,
+                       head.state_entered_at,
+                       head.last_transition,
+                       patience.in_state};
+        if ((!too_old && head.state_entered_at > last_moment) ||
+            (kept.count == static_cast<size_t>(limit) && !waits_longer(task, kept[0])) ||
+            hash_search(pending, &head.uuid, HASH_FIND, nullptr) != nullptr)
             return;
-        if (hash_search(pending, &head.uuid, HASH_FIND, nullptr) == nullptr)
-            keep(kept,
-                 {head.uuid, head.named_task_uuid, head.state, head.state_entered_at, head.last_transition,
-                  patience.in_state},
-                 static_cast<size_t>(limit));
+        // Its steps are read only now: hardly any task comes this far.
+        task.since = last_progress(instances, head);
+        if (too_old || task.since <= last_moment)
+            keep(kept, task, static_cast<size_t>(limit));
     });
+    end_instances(instances);
     hash_destroy(pending);
     std::sort(kept.begin(), kept.end(), waits_longer);
     return kept;
+}
+
+TASKER_FUNCTION(last_progress_at)
+{
+    const core::Uuid uuid = uuid_argument(args, 0, "task_uuid");
+    Instances instances;
+    begin_reading(instances);
+    pg::DirectTable *table = find_task(instances, uuid);
+    const Datum time = table == nullptr
+                           ? args.null()
+                           : TimestampTzGetDatum(last_progress(instances, task_head(table->read_slot)));
+    end_instances(instances);
+    return time;
 }
 
 TASKER_FUNCTION(find_stuck_tasks)
@@ -243,8 +277,11 @@ TASKER_FUNCTION(find_stuck_tasks)
     Growing<StaleTask> stuck;
     for_each_task_in(before, "iqsv", [&](TupleTableSlot *slot) {
         const TaskHead head = task_head(slot);
-        if (head.state_entered_at < before)
-            stuck.add({head.uuid, head.named_task_uuid, head.state, head.state_entered_at,
+        if (head.state_entered_at >= before)
+            return;
+        const TimestampTz since = last_progress(instances, head);
+        if (since < before)
+            stuck.add({head.uuid, head.named_task_uuid, head.state, head.state_entered_at, since,
                        head.last_transition, 0});
     });
     std::sort(stuck.begin(), stuck.end(), waits_longer);
@@ -252,7 +289,7 @@ TASKER_FUNCTION(find_stuck_tasks)
         bool nulls[4] = {};
         const Datum processor = last_processor(instances, task, nulls[2]);
         const Datum values[4] = {key_datum(task.uuid), state_word(task.state), processor,
-                                 whole_minutes_between(task.state_entered_at, instances.now)};
+                                 whole_minutes_between(task.since, instances.now)};
         result.add(values, nulls);
     }
     end_instances(instances);
@@ -274,7 +311,7 @@ TASKER_FUNCTION(get_stale_tasks_for_dlq)
             CStringGetTextDatum(definition.namespace_name),
             CStringGetTextDatum(definition.name),
             state_word(task.state),
-            minutes_between(task.state_entered_at, now),
+            minutes_between(task.since, now),
             Int32GetDatum(task.threshold_minutes),
             minutes_between(created_at(task.uuid), now),
         };
