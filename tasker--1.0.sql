@@ -3196,6 +3196,11 @@ end;
 comment on function tasker.calculate_staleness_threshold(text, jsonb, integer, integer, integer) is
 'After how many minutes in a state a task counts as stale: what the "lifecycle" of its definition says, else the default given; 1440 for states without a limit of their own.';
 
+create function tasker.last_progress_at(task_uuid uuid) returns timestamptz
+    language c stable parallel restricted as 'MODULE_PATHNAME', 'tasker_last_progress_at';
+comment on function tasker.last_progress_at(uuid) is
+'When a task last got on: when it came into its state, or in steps_in_process, where it stays while one step follows the other, when one of its steps last came into its own. Result: null for a task that does not exist. Errors: 22023.';
+
 create view tasker.v_task_state_analysis as
 select t.task_uuid, t.correlation_id, s.name as namespace_name, s.task_namespace_uuid as namespace_uuid,
        n.name as task_name, n.named_task_uuid, n.configuration as template_config,
@@ -3226,16 +3231,21 @@ comment on column tasker.v_task_state_analysis.priority is '0 to 9, higher first
 comment on column tasker.v_task_state_analysis.complete is 'false: what is complete is not shown';
 
 create view tasker.v_task_staleness_monitoring as
-select a.task_uuid, a.namespace_name, a.task_name, a.current_state, a.time_in_state_minutes, a.task_age_minutes,
+select a.task_uuid, a.namespace_name, a.task_name, a.current_state, l.time_in_state_minutes, a.task_age_minutes,
        l.minutes as staleness_threshold_minutes,
        case
-           when a.time_in_state_minutes >= l.minutes then 'stale'
-           when a.time_in_state_minutes >= l.minutes * 0.8 then 'warning'
+           when l.time_in_state_minutes >= l.minutes then 'stale'
+           when l.time_in_state_minutes >= l.minutes * 0.8 then 'warning'
            else 'healthy'
        end as health_status,
        a.priority
 from tasker.v_task_state_analysis a
-cross join lateral (select tasker.calculate_staleness_threshold(a.current_state, a.template_config) as minutes) l
+cross join lateral (
+    select tasker.calculate_staleness_threshold(a.current_state, a.template_config) as minutes,
+           case when a.current_state = 'steps_in_process'
+               then extract(epoch from pg_catalog.now() - tasker.last_progress_at(a.task_uuid)) / 60
+               else a.time_in_state_minutes end as time_in_state_minutes
+    offset 0) l
 where a.current_state in ('waiting_for_dependencies', 'waiting_for_retry', 'steps_in_process');
 comment on view tasker.v_task_staleness_monitoring is
 'Tasks in states that can become stale, and how far they are from it: stale, warning (from 80 % of the threshold on) or healthy.';
@@ -3243,7 +3253,7 @@ comment on column tasker.v_task_staleness_monitoring.task_uuid is 'The task';
 comment on column tasker.v_task_staleness_monitoring.namespace_name is 'Namespace of the template';
 comment on column tasker.v_task_staleness_monitoring.task_name is 'Name of the template';
 comment on column tasker.v_task_staleness_monitoring.current_state is 'waiting_for_dependencies, waiting_for_retry or steps_in_process';
-comment on column tasker.v_task_staleness_monitoring.time_in_state_minutes is 'For how long it is there';
+comment on column tasker.v_task_staleness_monitoring.time_in_state_minutes is 'For how long it is there; with steps in process, for how long none of them has moved';
 comment on column tasker.v_task_staleness_monitoring.task_age_minutes is 'How long ago it was created';
 comment on column tasker.v_task_staleness_monitoring.staleness_threshold_minutes is 'For how long it may be there';
 comment on column tasker.v_task_staleness_monitoring.health_status is 'stale, warning or healthy';
@@ -3311,7 +3321,7 @@ create function tasker.find_stuck_tasks(minutes integer default 10)
     returns table (task_uuid uuid, current_state text, processor_uuid uuid, stuck_duration_minutes integer)
     language c stable parallel restricted rows 100 as 'MODULE_PATHNAME', 'tasker_find_stuck_tasks';
 comment on function tasker.find_stuck_tasks(integer) is
-'Tasks that are in a state of work (initializing, enqueuing_steps, steps_in_process, evaluating_results) for longer than that, the longest first, with the processor of the last transition. Reads the tasks of partitions in which some are unfinished. Errors: 22023.';
+'Tasks that are in a state of work (initializing, enqueuing_steps, steps_in_process, evaluating_results) and have not got on for longer than that (see last_progress_at), the longest first, with the processor of the last transition. Reads the tasks of partitions in which some are unfinished. Errors: 22023.';
 create function tasker.get_stale_tasks_for_dlq(p_default_waiting_deps integer default 60,
         p_default_waiting_retry integer default 30, p_default_steps_process integer default 30,
         p_max_lifetime_hours integer default 24, p_batch_size integer default 100)
@@ -3319,7 +3329,7 @@ create function tasker.get_stale_tasks_for_dlq(p_default_waiting_deps integer de
         time_in_state_minutes numeric, threshold_minutes integer, task_age_minutes numeric)
     language c stable parallel restricted rows 100 as 'MODULE_PATHNAME', 'tasker_get_stale_tasks_for_dlq';
 comment on function tasker.get_stale_tasks_for_dlq(integer, integer, integer, integer, integer) is
-'Tasks that wait for dependencies, for a retry or have steps in process for longer than they may, or exist for longer than they may ("lifecycle": {"max_duration_minutes"}, else p_max_lifetime_hours), and have no pending entry in tasks_dlq; up to p_batch_size, the longest in their state first. The defaults, in minutes, hold where the "lifecycle" of the definition says nothing. Reads the tasks of partitions in which some are unfinished. Errors: 22023.';
+'Tasks that wait for dependencies or for a retry for longer than they may, have steps in process of which none has moved for longer than it may (see last_progress_at), or exist for longer than they may ("lifecycle": {"max_duration_minutes"}, else p_max_lifetime_hours), and have no pending entry in tasks_dlq; up to p_batch_size, the longest in their state first. The defaults, in minutes, hold where the "lifecycle" of the definition says nothing. Reads the tasks of partitions in which some are unfinished. Errors: 22023.';
 create function tasker.detect_and_transition_stale_tasks(p_dry_run boolean default true,
         p_batch_size integer default 100, p_default_waiting_deps_threshold integer default 60,
         p_default_waiting_retry_threshold integer default 30, p_default_steps_in_process_threshold integer default 30,
@@ -3476,7 +3486,7 @@ revoke all on function tasker.get_analytics_metrics(timestamptz),
     tasker.get_slowest_steps(timestamptz, integer, text, text, text),
     tasker.get_slowest_tasks(timestamptz, integer, text, text, text) from public;
 grant execute on function tasker.calculate_staleness_threshold(text, jsonb, integer, integer, integer),
-    tasker.find_stuck_tasks(integer), tasker.get_stale_tasks_for_dlq(integer, integer, integer, integer, integer),
+    tasker.last_progress_at(uuid), tasker.find_stuck_tasks(integer), tasker.get_stale_tasks_for_dlq(integer, integer, integer, integer, integer),
     tasker.get_analytics_metrics(timestamptz),
     tasker.get_slowest_steps(timestamptz, integer, text, text, text),
     tasker.get_slowest_tasks(timestamptz, integer, text, text, text)
