@@ -26,6 +26,23 @@ void register_log_queue(const char *queue, std::span<const LogMapper> logs)
     registered[registered_count++] = {queue, logs};
 }
 
+namespace {
+
+const Registered *find_registered(std::string_view name)
+{
+    const Registered *end = registered + registered_count;
+    const Registered *begin = registered;
+    const Registered *found = std::find_if(begin, end, [&](const Registered &r) { return name == r.queue; });
+    return found != end ? found : nullptr;
+}
+
+} // namespace
+
+bool is_registered_queue(std::string_view name)
+{
+    return find_registered(name) != nullptr;
+}
+
 const LogMapper *find_log_mapper(std::string_view log)
 {
     for (const Registered &queue : std::span(registered, registered_count)) {
@@ -40,10 +57,8 @@ const LogMapper *find_log_mapper(std::string_view log)
 // Somebody else may be faster; then the queue is there as well.
 bool create_registered_queue(std::string_view name)
 {
-    const auto *end = registered + registered_count;
-    const auto *queue = std::find_if(registered, registered + registered_count,
-                                     [&](const Registered &r) { return name == r.queue; });
-    if (queue == end || XactReadOnly || RecoveryInProgress())
+    const Registered *queue = find_registered(name);
+    if (queue == nullptr || XactReadOnly || RecoveryInProgress())
         return false;
     pg::ContextResource memory;
     pg::Vector<LogTable> logs(&memory);

@@ -57,6 +57,9 @@ void register_log_queue(const char *queue, std::span<const LogMapper> logs);
 // The mapper of a log; null when nobody has registered it.
 const LogMapper *find_log_mapper(std::string_view log);
 
+// Is it one of those names?
+bool is_registered_queue(std::string_view name);
+
 // Makes the queue if that is one of those names; false when it is not.
 bool create_registered_queue(std::string_view name);
 

@@ -254,6 +254,10 @@ TASKER_FUNCTION(create_log_queue)
                         args.is_null(2) ? "txid_column" : "mapping");
     if (find_queue(name))
         return args.result(int32_t{0});
+    if (is_registered_queue(name))
+        throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "queue name \"%.*s\" is reserved",
+                        static_cast<int>(name.size()), name.data())
+            .detail("It reads logs of the extension, and is made by itself.");
     check_keys(args.datum(3));
     pg::ContextResource memory;
     pg::Vector<LogTable> logs(&memory);

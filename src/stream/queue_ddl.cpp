@@ -101,7 +101,10 @@ bool tasker::stream::create_queue(std::string_view name, std::span<const LogTabl
 // create_queue(i_queue_name): 1 when it was made, 0 when it was there.
 TASKER_FUNCTION(create_queue)
 {
-    return args.result(create_queue(args.name(0, "i_queue_name")) ? int32_t{1} : int32_t{0});
+    const std::string_view name = args.name(0, "i_queue_name");
+    if (find_queue(name))
+        return args.result(int32_t{0});
+    return args.result(create_registered_queue(name) || create_queue(name) ? int32_t{1} : int32_t{0});
 }
 
 namespace {

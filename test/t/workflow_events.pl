@@ -145,6 +145,14 @@ is(sql($node, "select tasker.nack($batch, $id, '0 seconds')"), '1', 'an event is
 sql($node, "select tasker.finish_batch($batch)");
 wait_until($node, "select exists (select from tasker.receive('$queue', 'second') where retry_count = 1 and type = 'step.enqueued' and msg_id = $id)", '... and comes again');
 
+# Made by its name, too, and by no other means.
+sql($node, 'create database made');
+sql($node, 'create extension tasker', 'made');
+like(error_of($node, "create table log (txid bigint default tasker.log_txid()); select tasker.create_log_queue('$queue', '{log}')", 'made'),
+	qr/^22023: queue name "tasker.transitions" is reserved/, 'the name is reserved');
+is(sql($node, "select tasker.create_queue('$queue'), tasker.create_queue('$queue')", 'made'), '1|0', 'create_queue() makes it');
+is(sql($node, 'select count(*) from tasker.queue_log', 'made'), '2', '... over its logs');
+
 # Without a consumer nobody makes ticks.
 sql($node, "select tasker.unregister_consumer('$queue', c) from unnest('{first,second}'::text[]) c");
 sql($node, "select tasker.create_task('shop', 'order')");
