@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# ./run demo: a licence audit of this machine's packages, by several workers, one of which is killed.
+# ./run demo: a licence audit of this machine's packages as a workflow, whose workers meet with accidents.
 
 run_demo() {
     ensure_deps
