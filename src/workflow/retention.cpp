@@ -175,11 +175,6 @@ const char *refuse_retirement_of_steps(Oid, int64_t lower, int64_t upper)
     return nullptr;
 }
 
-const char *refuse_retirement_of_log(Oid partition, int64_t lower, int64_t upper)
-{
-    return refuse_retirement_of_steps(partition, lower, upper);
-}
-
 void hold_task(const core::Uuid &uuid)
 {
     const Oid parent = parent_of(Table::task);

@@ -11,7 +11,8 @@
 //    the other four  no partition of tasks overlaps, be it       the tasks of its time are still in …
 //                    attached, pending, or detached and not
 //                    dropped yet
-//    transitions     and no consumer has still to read it        what the stream says
+//
+// Of the transitions, the stream also refuses what a consumer has still to read (stream/log.hpp).
 //
 // While the partition of the tasks is pending or detached its tasks cannot be found (undefined_object). An
 // unfinished one that was committed meanwhile brings it back: see partition/retire_one.hpp. Its records and
@@ -28,7 +29,6 @@ namespace tasker::workflow {
 // The hooks of the partition plane (owned_set.hpp): why this partition may not go, or null.
 const char *refuse_retirement_of_tasks(Oid partition, int64_t lower, int64_t upper);
 const char *refuse_retirement_of_steps(Oid partition, int64_t lower, int64_t upper);
-const char *refuse_retirement_of_log(Oid partition, int64_t lower, int64_t upper);
 
 // Keeps the partition of a task, or of any step of it, from being retired until the end of the transaction;
 // for who brings finished work back to life (retry, reset). Errors: undefined_object when there is no such

@@ -62,10 +62,10 @@ constexpr partition::OwnedSet kSets[kTableCount] = {
            "task"),
     set_of("workflow_step_edge", "from_step_uuid", "fillfactor = 100", kEdgeKeys, refuse_retirement_of_steps,
            "task"),
-    set_of("task_transition", "task_uuid", "fillfactor = 100", kTaskTransitionKeys, refuse_retirement_of_log,
-           "task"),
+    set_of("task_transition", "task_uuid", "fillfactor = 100", kTaskTransitionKeys,
+           refuse_retirement_of_steps, "task"),
     set_of("workflow_step_transition", "workflow_step_uuid", "fillfactor = 100", kStepTransitionKeys,
-           refuse_retirement_of_log, "task"),
+           refuse_retirement_of_steps, "task"),
 };
 
 } // namespace
