@@ -137,13 +137,25 @@ select dl.masked(qt.try('select tasker.create_dlq_entry(gen_random_uuid())'));
 select dl.masked(qt.try(format('select tasker.create_dlq_entry(%L, p_dlq_reason => ''boredom'')', dl.task(5))));
 select dl.masked(qt.try('select tasker.create_dlq_entry(null)'));
 -- Only what is resolved expires, the oldest first.
+begin;
 select tasker.expire_dlq_entries();
 update tasker.tasks_dlq set resolution_timestamp = now() - interval '91 days' + dl.n(task_uuid) * interval '1 minute' where resolution_status <> 'pending';
 select tasker.expire_dlq_entries(p_batch_size => 1);
 select string_agg(dl.n(task_uuid) || ' ' || resolution_status, ', ' order by dl.n(task_uuid), resolution_status) from tasker.tasks_dlq;
 select tasker.expire_dlq_entries(), tasker.expire_dlq_entries('0');
 select string_agg(dl.n(task_uuid) || ' ' || resolution_status, ', ' order by dl.n(task_uuid), resolution_status) from tasker.tasks_dlq;
+commit;
 select qt.try('select tasker.expire_dlq_entries(''-1 day'')'), qt.try('select tasker.expire_dlq_entries(p_batch_size => 0)');
+
+-- The same as duties: dead letters expire by themselves, stale tasks are given up when that is asked for.
+update tasker.tasks_dlq set resolution_status = 'cancelled', resolution_timestamp = now() - interval '91 days' where task_uuid = dl.task(6);
+call tasker.run_duty('expire_dead_letters');
+select count(*) from tasker.tasks_dlq where task_uuid = dl.task(6);
+select count(*) from dl.candidates();
+call tasker.run_duty('stale_tasks');
+select dl.n(task_uuid) as n, action from (select task_uuid, original_state || ' ' || dlq_reason as action from tasker.tasks_dlq
+    where created_at > now() - interval '1 minute') d where dl.n(task_uuid) = 2;
+select tasker.get_current_task_state(dl.task(2)), (select count(*) from dl.candidates());
 
 -- Analytics: of tasks that were created since a moment.
 select pg_sleep(0.002);

@@ -10,6 +10,7 @@
 #include "stream/wake.hpp"
 #include "worker/shared.hpp"
 #include "workflow/counts.hpp"
+#include "workflow/dlq.hpp"
 #include "workflow/retention.hpp"
 
 namespace tasker::worker {
@@ -93,6 +94,16 @@ void forget_retired_tasks(Steps &steps)
     repeat(steps, [] { return workflow::forget_retired_tasks(); });
 }
 
+void expire_dead_letters(Steps &steps)
+{
+    repeat(steps, [] { return workflow::expire_dlq_entries(); });
+}
+
+void stale_tasks(Steps &steps)
+{
+    repeat(steps, [] { return workflow::transition_stale_tasks(); });
+}
+
 void premake(Steps &steps)
 {
     partition::run_premake_round(steps);
@@ -153,6 +164,10 @@ constexpr Duty kDuties[] = {
      false, false, false, expire_dedup_keys},
     {"forget_retired_tasks", "removes identity keys and dead letters of tasks that are retired", every_minute,
      kMinuteMs, false, false, false, forget_retired_tasks},
+    {"expire_dead_letters", "removes dead letters of tasks that were resolved 90 days ago", every_minute,
+     kMinuteMs, false, false, false, expire_dead_letters},
+    {"stale_tasks", "moves tasks that do not get on to error, with a dead letter each", when_asked, kMinuteMs,
+     false, false, false, stale_tasks},
     {"rotate_events", "empties the next event table of a stream queue and switches to it", every_second,
      kMinuteMs, false, false, false, stream::run_event_rotation_round},
     {"rotate_events_step2", "notes that a rotation of event tables is visible to all", every_second,
