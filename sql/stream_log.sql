@@ -235,6 +235,29 @@ commit;
 select sl.take('sl_both', 'c');
 select ev_type, place, of_transaction from sl.got order by 1;
 
+-- Partitions of partitions; rows that are too old, and rows without a time.
+delete from sl.seen;
+create table sl.log_deep partition of sl.log for values from (1000) to (3000) partition by range (id);
+create table sl.log_deep_1 partition of sl.log_deep for values from (1000) to (2000);
+create table sl.log_deep_2 partition of sl.log_deep for values from (2000) to (3000);
+select tasker.set_queue_config('sl', 'ttl', '1 hour');
+insert into sl.log (id, what, n, created_at) values (1000, 'deep', 1, now()), (2000, 'old', 2, now() - interval '2 hours'), (2001, 'deep, too', 3, now());
+select sl.take('sl', 'a');
+select tasker.set_queue_config('sl', 'ttl', null);
+select sl.take('sl', 'b');
+select consumer, ev_type, place from sl.got where ev_type !~ 'cursor' order by consumer, place, ev_type;
+alter table sl.log alter created_at drop not null;
+alter table sl.log_new alter created_at drop not null;
+insert into sl.log (id, what, created_at) values (101, 'no time', null);
+create table sl.times as select sl.open_batch('sl', 'a') as batch;
+select ev_type, ev_time from sl.times, tasker.get_batch_events(batch) where ev_type = 'no time';
+
+-- A row whose mapping fails stops its consumers, until somebody mends it.
+insert into sl.log (id, what, n) values (102, 'too much', 2000000000);
+select sl.refused($$select sl.take('sl', 'a')$$);
+update sl.log set n = 0 where id = 102;
+select sl.take('sl', 'a'), sl.take('sl', 'b');
+
 -- Nobody writes into such a queue but its log.
 select sl.refused(sql) from unnest(array[
     $$select tasker.insert_event('sl', 'type', 'data')$$,
