@@ -158,8 +158,8 @@ TaskState state_of(Walker &walker, const core::Uuid &task)
 
 // Cancels what is not finished, until the task's row agrees that nothing is left: a step that was finished
 // when it was passed may have been brought back by a reset or a retry. Returns false when somebody else has
-// done the same meanwhile.
-bool cancel_steps(Walker &walker, const core::Uuid &task, TaskState target)
+// done the same meanwhile; with `atomic` also when the task was finished otherwise.
+bool cancel_steps(Walker &walker, const core::Uuid &task, TaskState target, bool atomic)
 {
     bool done_before = false;
     bool looked_again = false;
@@ -168,10 +168,11 @@ bool cancel_steps(Walker &walker, const core::Uuid &task, TaskState target)
         walk_steps(walker, task, [&](const core::Uuid &step) { cancel_step(walker, step); });
         const bool nothing_new = walker.log.transitions.count == noted;
         const auto fits = [&](const TaskHead &head) {
-            done_before = head.state == target;
+            const bool finished = core::shortest_path(head.state, target).count == 0;
+            done_before = finished && (head.state == target || atomic);
             if (done_before)
                 return false;
-            if (core::shortest_path(head.state, target).count == 0)
+            if (finished)
                 finished_otherwise(task, head.state, target);
             const core::StepCounts left = counts_with(head, walker.delta);
             return (left.active == 0 && left.waiting == 0) || (looked_again && nothing_new);
@@ -185,14 +186,14 @@ bool cancel_steps(Walker &walker, const core::Uuid &task, TaskState target)
     }
 }
 
-bool stop(Walker &walker, const core::Uuid &task, TaskState target)
+bool stop(Walker &walker, const core::Uuid &task, TaskState target, bool atomic)
 {
     const TaskState state = state_of(walker, task);
     if (state == target)
         return false;
     if (core::shortest_path(state, target).count == 0)
         finished_otherwise(task, state, target);
-    return cancel_steps(walker, task, target);
+    return cancel_steps(walker, task, target, atomic);
 }
 
 core::Uuid task_argument(const pg::Args &args, int i, const char *name)
@@ -235,7 +236,7 @@ bool stop_task(const core::Uuid &task, TaskState target, const MoveNote &note)
     Walker walker{};
     walker.note = note;
     begin_instances(walker.instances);
-    const bool stopped = stop(walker, task, target);
+    const bool stopped = stop(walker, task, target, false);
     finish(walker);
     return stopped;
 }
@@ -253,7 +254,7 @@ bool transition_task(const core::Uuid &task, TaskState from, TaskState to, const
                 errhint("No task can: see docs/workflow.md for the legal transitions."));
     bool moved = state == from;
     if (moved && core::is_terminal(to)) {
-        moved = stop(walker, task, to);
+        moved = stop(walker, task, to, true);
     } else if (moved) {
         change_task(
             walker.instances, task, [&](const TaskHead &head, TupleTableSlot *, pg::RowValues &change) {
