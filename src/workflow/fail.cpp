@@ -59,6 +59,24 @@ const StepTemplate &template_of_step(Instances &instances, const core::Uuid &ste
     return *found;
 }
 
+// From waiting for its retry on to waiting for its parents.
+void wait_for_parents(TransitionLog &log, const Instances &instances, const StepHead &head,
+                      FailedStep &failed, pg::RowValues &change)
+{
+    StepHead waiting = head;
+    waiting.state = failed.state;
+    waiting.last_transition = log.transitions[log.transitions.count - 1].sort_key;
+    failed.state = core::StepState::pending;
+    move_step(log, instances, waiting, failed.state, core::Walk::forward, {}, change);
+}
+
+RecordFate fate_of_record(core::StepState state)
+{
+    return state == core::StepState::waiting_for_retry ? RecordFate::retry
+           : state == core::StepState::error           ? RecordFate::failed
+                                                       : RecordFate::completed;
+}
+
 core::StepState fail(const FailArguments &arguments)
 {
     Instances instances;
@@ -95,11 +113,8 @@ core::StepState fail(const FailArguments &arguments)
     write_transitions(instances, log);
     end_instances(instances);
 
-    const bool again = failed.state == core::StepState::waiting_for_retry;
-    RecordChange record{
-        failed.record_id,           arguments.uuid,  again ? RecordFate::retry : RecordFate::failed,
-        arguments.has_token,        arguments.token, failed.due,
-        error_text(arguments.error)};
+    RecordChange record{failed.record_id, arguments.uuid, fate_of_record(failed.state), arguments.has_token,
+                        arguments.token,  failed.due,     error_text(arguments.error)};
     change_step_records(instances.now, {&record, 1});
     return failed.state;
 }
@@ -118,7 +133,9 @@ FailedStep fail_attempt(TransitionLog &log, const Instances &instances, const St
     change.set(kStepError, failure.error);
     if (!failure.retryable)
         change.set(kStepRetryable, BoolGetDatum(false));
-    if (!again) {
+    if (again && head.remaining_parents > 0)
+        wait_for_parents(log, instances, head, failed, change);
+    if (failed.state != core::StepState::waiting_for_retry) {
         change.set(kStepRecordId, Int64GetDatum(0));
         return failed;
     }

@@ -17,12 +17,14 @@ struct Failure
 
 struct FailedStep
 {
-    core::StepState state; // waiting_for_retry or error
+    core::StepState state; // waiting_for_retry, error, or pending where a parent was reset meanwhile
     int64_t record_id;     // of the attempt
-    TimestampTz due;       // of the next one
+    TimestampTz due;       // of the next one, where it waits for its retry
 };
 
-// Fills the change of a step in progress whose attempt has failed.
+// Fills the change of a step in progress whose attempt has failed. In line again is only who has no parents
+// to wait for: a step whose parent was reset while it was worked on leaves the line, and its record is done
+// with.
 FailedStep fail_attempt(TransitionLog &log, const Instances &instances, const StepHead &head,
                         const StepTemplate &named, const Failure &failure, pg::RowValues &change);
 

@@ -4,8 +4,8 @@
 #include "queue/failure.hpp"
 #include "queue/lookup.hpp"
 #include "workflow/records.hpp"
+#include "workflow/task_counts.hpp"
 #include "workflow/template.hpp"
-#include "workflow/transition_log.hpp"
 
 namespace tasker::workflow {
 namespace {
@@ -84,20 +84,27 @@ RecordChange extend(Instances &instances, const Held &wanted, int64_t lease_us)
     return {head.record_id, wanted.step, RecordFate::lease, wanted.has_token, wanted.token, end, 0};
 }
 
-RecordChange release(Instances &instances, TransitionLog &log, const Held &held)
+// The step is in line again, at once; but where a parent was reset meanwhile it waits for that one.
+RecordChange release(Instances &instances, TransitionLog &log, const Held &held, TaskDelta &delta)
 {
-    const core::Uuid &uuid = held.step;
     const size_t noted = log.transitions.count;
-    int64_t record_id = 0;
-    change_step(instances, uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
+    RecordChange record{0, held.step, RecordFate::released, held.has_token, held.token, 0, 0};
+    StepState to{};
+    change_step(instances, held.step, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
         forget_from(log, noted);
         require_in_progress(head);
-        record_id = head.record_id;
-        move_step(log, instances, head, StepState::enqueued, core::Walk::again, {}, change);
+        const bool in_line = head.remaining_parents == 0;
+        to = in_line ? StepState::enqueued : StepState::pending;
+        record.id = head.record_id;
+        record.fate = in_line ? RecordFate::released : RecordFate::completed;
+        move_step(log, instances, head, to, core::Walk::again, {}, change);
         change.set(kStepAttempts, Int32GetDatum(head.attempts - 1));
+        if (!in_line)
+            change.set(kStepRecordId, Int64GetDatum(0));
         return true;
     });
-    return {record_id, uuid, RecordFate::released, held.has_token, held.token, 0, 0};
+    delta.move(StepState::in_progress, to);
+    return record;
 }
 
 bool holds_token(int64_t record_id, int64_t token)
@@ -156,8 +163,16 @@ TASKER_FUNCTION(release_steps)
     TransitionLog log;
     Growing<RecordChange> records;
     begin_instances(instances);
-    for (const Held &step : steps)
-        records.add(release(instances, log, step));
+    TaskDelta delta;
+    for (size_t i = 0; i < steps.count; i++) {
+        const core::Uuid task = core::task_of(steps[i].step);
+        records.add(release(instances, log, steps[i], delta));
+        if (i + 1 < steps.count && core::task_of(steps[i + 1].step) == task)
+            continue;
+        if (!delta.is_nothing())
+            (void)apply_delta(instances, log, task, delta, core::Walk::forward, {});
+        delta = {};
+    }
     write_transitions(instances, log);
     end_instances(instances);
     change_step_records(instances.now, records.all());

@@ -165,7 +165,7 @@ pg::Statement broken_steps(
                                                                                 "  (state in ('o', 'f'), 'it "
                                                                                 "stands between two "
                                                                                 "states'), "
-                                                                                "  (state in ('q', 's', 'r') "
+                                                                                "  (state in ('q', 'r') "
                                                                                 "and remaining > 0, "
                                                                                 "   pg_catalog.format('%s of "
                                                                                 "the steps before it are not "

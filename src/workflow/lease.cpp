@@ -38,8 +38,9 @@ LostLeaseVerdict lose_attempt(Instances &instances, pg::DirectTable *table, cons
     delta.move(core::StepState::in_progress, failed.state);
     (void)apply_delta(instances, log, core::task_of(step.uuid), delta, core::Walk::forward, {});
     write_transitions(instances, log);
-    return failed.state == core::StepState::error ? LostLeaseVerdict{LostLease::fail, 0}
-                                                  : LostLeaseVerdict{LostLease::retry, failed.due};
+    if (failed.state == core::StepState::waiting_for_retry)
+        return {LostLease::retry, failed.due};
+    return {failed.state == core::StepState::error ? LostLease::fail : LostLease::drop, 0};
 }
 
 LostLeaseVerdict judge(Instances &instances, const core::Uuid &uuid, int64_t record_id, Datum error)
