@@ -122,13 +122,18 @@ select qt.try('select tasker.get_current_task_state(null)');
 select task_name, priority, namespace_name, ready_steps_count, round(computed_priority, 2), current_state
 from tasker.get_task_ready_info(:'later');
 select tasker.create_task('reading', 'chain', priority => 5) as aged \gset
-create function rd.priority_after(interval) returns numeric language sql volatile as
+-- It counts as its best ready step, like there; the step's time is that since which it is ready.
+select r.computed_priority - t.computed_priority between -0.001 and 0.001 as same, r.ready_steps_count = t.ready_steps_count as same, t.priority
+from tasker.get_next_ready_tasks(1000) r, tasker.get_task_ready_info(r.task_uuid) t where r.task_uuid = :'aged';
+create function rd.priority_after(task uuid, since interval) returns numeric language sql volatile as
 $$
-update tasker.task set state_entered_at = now() - $1 where task_uuid = (select max(task_uuid::text)::uuid from tasker.task);
-select round(computed_priority, 3) from tasker.get_task_ready_info((select max(task_uuid::text)::uuid from tasker.task));
+update tasker.workflow_step set state_entered_at = clock_timestamp() - since where workflow_step_uuid = rd.step(task, 'a');
+select round(computed_priority, 3) from tasker.get_task_ready_info(task);
 $$;
-select rd.priority_after(h * interval '1 hour') as "computed after", h as hours from unnest('{0.5,2,12,23.9,24.1}'::numeric[]) h;
+select rd.priority_after(:'aged', h * interval '1 hour') as "computed after", h as hours from unnest('{0.5,2,12,23.9,24.1}'::numeric[]) h;
+-- Without one, by its own time.
 select tasker.cancel_task(:'aged', 'seen');
+select ready_steps_count, round(computed_priority, 2), current_state from tasker.get_task_ready_info(:'aged');
 
 -- Graphs: a decision that creates a branch, whose steps a deferred step then waits for.
 select tasker.define_task('reading', 'branches', '{"steps": [

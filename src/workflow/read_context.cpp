@@ -1,5 +1,9 @@
 // What can be said of whole tasks: their state, how their steps stand, and what is to be done about it.
+#include "core/task_priority.hpp"
 #include "workflow/read.hpp"
+#include "workflow/template.hpp"
+
+#include <cmath>
 
 extern "C" {
 #include "utils/numeric.h"
@@ -98,6 +102,41 @@ void add_contexts(const pg::Args &args, std::span<const core::Uuid> tasks)
     end_instances(instances);
 }
 
+int64_t ms_since(TimestampTz time, TimestampTz now)
+{
+    return (now - time) / 1000;
+}
+
+// How many steps of a task are ready, and what the task counts by its best one (core/task_priority.hpp).
+struct Urgency
+{
+    int64_t ready_steps;
+    double computed_priority;
+};
+
+// A task without ready steps counts by the time that it has been in its state.
+Urgency urgency_of(Instances &instances, const TaskHead &task)
+{
+    Urgency urgency{0, 0};
+    for_each_step(instances, task.uuid, [&](TupleTableSlot *slot) {
+        const StepHead step = step_head(slot);
+        if (!is_ready(step, instances.now))
+            return;
+        // A retry is ready when it is due; what is enqueued for later, then.
+        const TimestampTz since = step.state == StepState::waiting_for_retry
+                                      ? step.next_retry_at
+                                      : std::max(step.state_entered_at, step.next_retry_at);
+        urgency.ready_steps++;
+        urgency.computed_priority =
+            std::max(urgency.computed_priority,
+                     core::computed_priority(step.priority, ms_since(since, instances.now)));
+    });
+    if (urgency.ready_steps == 0)
+        urgency.computed_priority =
+            core::computed_priority(task.priority, ms_since(task.state_entered_at, instances.now));
+    return urgency;
+}
+
 } // namespace
 
 TASKER_FUNCTION(get_task_execution_context)
@@ -113,14 +152,31 @@ TASKER_FUNCTION(get_task_execution_contexts_batch)
     return 0;
 }
 
-// How many of the task's steps a worker could claim now.
-TASKER_FUNCTION(count_ready_steps)
+TASKER_FUNCTION(get_task_ready_info)
 {
+    const core::Uuid uuid = uuid_argument(args, 0, "p_task_uuid");
+    pg::ResultSet result(args.call());
     Instances instances;
     begin_reading(instances);
-    const StepTally tally = tally_steps(instances, uuid_of(args.datum(0)));
+    if (pg::DirectTable *table = find_task(instances, uuid)) {
+        const TaskHead task = task_head(table->read_slot);
+        const Template &definition = template_with_id(task.named_task_uuid);
+        const Urgency urgency = urgency_of(instances, task);
+        const auto scaled = static_cast<int64_t>(std::llrint(urgency.computed_priority * 1e6));
+        const Datum values[] = {
+            key_datum(task.uuid),
+            CStringGetTextDatum(definition.name),
+            Int32GetDatum(task.priority),
+            CStringGetTextDatum(definition.namespace_name),
+            Int64GetDatum(urgency.ready_steps),
+            NumericGetDatum(int64_div_fast_to_numeric(scaled, 6)),
+            state_word(task.state),
+        };
+        const bool nulls[std::size(values)] = {};
+        result.add(values, nulls);
+    }
     end_instances(instances);
-    return args.result(tally.ready);
+    return 0;
 }
 
 TASKER_FUNCTION(get_current_task_state)
