@@ -2841,30 +2841,12 @@ create function tasker.get_current_step_state(p_step_uuid uuid) returns text
 comment on function tasker.get_current_step_state(uuid) is
 'The state of a step. Result: null for a step that does not exist. Errors: 22023.';
 
-create function tasker._count_ready_steps(task_uuid uuid) returns bigint
-    language c stable strict parallel restricted as 'MODULE_PATHNAME', 'tasker_count_ready_steps';
-comment on function tasker._count_ready_steps(uuid) is
-'How many steps of a task a worker could claim now. Internal: see get_task_ready_info().';
 create function tasker.get_task_ready_info(p_task_uuid uuid)
     returns table (task_uuid uuid, task_name text, priority integer, namespace_name text, ready_steps_count bigint,
         computed_priority numeric, current_state text)
-    language sql stable parallel restricted rows 1
-begin atomic
-    select t.task_uuid, t.task_name, t.priority, t.namespace_name, tasker._count_ready_steps(t.task_uuid),
-           case
-               when a.hours_in_state < 1 then t.priority + a.hours * 0.1
-               when a.hours_in_state < 24 then t.priority * pg_catalog.exp(- a.hours_in_state / 12)
-               else 0.1
-           end,
-           t.current_state
-    from tasker.tasks t
-    cross join lateral (select
-        extract(epoch from pg_catalog.clock_timestamp() - t.created_at) / 3600 as hours,
-        extract(epoch from pg_catalog.clock_timestamp() - t.state_entered_at) / 3600 as hours_in_state) a
-    where t.task_uuid = get_task_ready_info.p_task_uuid;
-end;
+    language c stable parallel restricted rows 1 as 'MODULE_PATHNAME', 'tasker_get_task_ready_info';
 comment on function tasker.get_task_ready_info(uuid) is
-'What get_next_ready_tasks() says of a task, for any task, ready or not; computed_priority by the same rule: ageing up 0.1 an hour during the first hour in a state, then decaying with exp(-hours/12), 0.1 from 24 hours on. Result: one row, none for a task that does not exist. Errors: none.';
+'What get_next_ready_tasks() says of a task, for any task: it counts as its best ready step; without one, by its priority and the time that it has been in its state. Result: one row, none for a task that does not exist. Errors: 22023.';
 
 create function tasker.calculate_dependency_levels(input_task_uuid uuid)
     returns table (workflow_step_uuid uuid, dependency_level integer)
@@ -2976,7 +2958,7 @@ comment on column tasker.task_execution_contexts.waiting_for_retry_steps is 'Ste
 grant execute on function tasker.get_step_readiness_status(uuid, uuid[]),
     tasker.get_step_readiness_status_batch(uuid[], uuid[]), tasker.get_task_execution_context(uuid),
     tasker.get_task_execution_contexts_batch(uuid[]), tasker.get_current_task_state(uuid),
-    tasker.get_current_step_state(uuid), tasker._count_ready_steps(uuid), tasker.get_task_ready_info(uuid),
+    tasker.get_current_step_state(uuid), tasker.get_task_ready_info(uuid),
     tasker.calculate_dependency_levels(uuid), tasker.get_step_transitive_dependencies(uuid),
     tasker.get_step_dag_relationships(uuid), tasker._step_relations(uuid)
     to tasker_observer, tasker_worker, tasker_admin;
