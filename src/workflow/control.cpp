@@ -196,6 +196,27 @@ bool stop(Walker &walker, const core::Uuid &task, TaskState target, bool atomic)
     return cancel_steps(walker, task, target, atomic);
 }
 
+// Retries the steps of a task and returns how many. On its own: what is inlined into an entry point must not
+// live across the guard there.
+pg_noinline int32_t retry_steps(Walker &walker, const core::Uuid &task)
+{
+    const Template &definition = template_of_task(walker, task);
+    int32_t retried = 0;
+    bool applied = false;
+    while (!applied) {
+        const TaskState state = state_of(walker, task);
+        walk_steps(walker, task,
+                   [&](const core::Uuid &step) { retried += retry_step(walker, definition, step); });
+        if (retried == 0)
+            break;
+        // Who has stopped the task meanwhile has cancelled steps that were passed already.
+        applied = apply_delta_if(
+            walker.instances, walker.log, task, walker.delta, core::Walk::again, {}, std::nullopt,
+            [&](const TaskHead &head) { return head.state == state || !core::is_terminal(head.state); });
+    }
+    return retried;
+}
+
 core::Uuid task_argument(const pg::Args &args, int i, const char *name)
 {
     if (args.is_null(i))
@@ -285,20 +306,7 @@ TASKER_FUNCTION(retry_task)
     hold_task(task);
     Walker walker{};
     begin_instances(walker.instances);
-    const Template &definition = template_of_task(walker, task);
-    int32_t retried = 0;
-    bool applied = false;
-    while (!applied) {
-        const TaskState state = state_of(walker, task);
-        walk_steps(walker, task,
-                   [&](const core::Uuid &step) { retried += retry_step(walker, definition, step); });
-        if (retried == 0)
-            break;
-        // Who has stopped the task meanwhile has cancelled steps that were passed already.
-        applied = apply_delta_if(
-            walker.instances, walker.log, task, walker.delta, core::Walk::again, {}, std::nullopt,
-            [&](const TaskHead &head) { return head.state == state || !core::is_terminal(head.state); });
-    }
+    const int32_t retried = retry_steps(walker, task);
     if (retried == 0)
         ereport(
             ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
