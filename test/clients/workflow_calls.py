@@ -23,7 +23,7 @@ class Call:
 
     def __init__(self, text, run, judge, steps=(), tasks=()):
         self.text, self.run, self.judge = text, run, judge
-        self.waiting = self.commits = False
+        self.waiting = self.commits = self.late = False
         self.steps = set(steps)  # that it asks for
         self.tasks = set(tasks) | {index for index, _ in self.steps}
 
@@ -40,6 +40,7 @@ def simple(text, query, parameters, operation, answer=lambda value: value, wante
 
     def judge(model, said, span):
         operation["span"] = span
+        operation["late"] = call.late
         model_says = wanted(model.view().apply(operation))
         if answer(said) != model_says:
             raise Difference(f"it answered {said!r}, the model {model_says!r}")

@@ -2,7 +2,7 @@
 the server is asked all it can say of the tasks that were touched, and compared with a model in plain code.
 
     workflow_model.py CONNINFO [--seed N] [--actions N] [--seconds N] [--sessions N] [--steps N] [--tasks N]
-        [--crashes] [--data FOLDER --pg-ctl PROGRAM --log FILE] [--shrink]
+        [--crashes] [--data FOLDER --pg-ctl PROGRAM --log FILE] [--shrink SECONDS]
 
 One program drives several sessions, each in a thread of its own: it begins a call in one of them and goes on when the
 call is done or waits for a lock of another session. So transactions interleave at random, and there is an order in which
@@ -460,28 +460,28 @@ class Driver:
     def judge(self, session, call, span):
         """The operation that a call has carried out. One that had to wait for others on its way over the steps of a
         task may have passed some of them before and some after they were changed: it must fit the one or the other."""
-        try:
-            operation = call.judge(self, session.result, span)
-            operation["changes"] = self.view().changes_of(operation)
-            if not call.waiting or session.level != "read committed" or self.fits(session, operation):
-                return operation
-            problem = Difference("it has not done what the model does, as it was at the end")
-        except (Difference, Refused) as difference:
-            problem = difference
-        if call.waiting and call.start:
-            self.early = World(self.view())
-            self.early.own.update({index: task.copy() for index, task in call.start.items()})
+        problem = None
+        for early, late in [(False, False), (True, False), (False, True)] if call.waiting else [(False, False)]:
+            self.early = self.as_it_began(call) if early else None
+            call.late = late
             try:
                 operation = call.judge(self, session.result, span)
                 operation["changes"] = self.view().changes_of(operation)
                 self.early = None
-                if session.level != "read committed" or self.fits(session, operation):
+                if not call.waiting or session.level != "read committed" or self.fits(session, operation):
                     return operation
-            except (Difference, Refused):
-                pass
+                problem = problem or Difference("it has not done what the model does")
+            except (Difference, Refused) as difference:
+                problem = problem or difference
             finally:
                 self.early = None
         raise problem
+
+    def as_it_began(self, call):
+        """What the session saw of the call's tasks when it began."""
+        world = World(self.view())
+        world.own.update({index: task.copy() for index, task in call.start.items()})
+        return world
 
     def fits(self, session, operation):
         """Does the session see what the operation has changed?"""
@@ -490,10 +490,12 @@ class Driver:
             view.merge(operation["changes"])
         except LostUpdate:
             return False
-        for index in operation["changes"]:
+        result = session.result
+        for index in sorted(session.call.tasks | set(operation["changes"])):
             task = view[index]
             chosen = self.rng.choice(list(task.steps.values()))
             answer, before, after = session.run(lambda connection: self.ask(connection, task, chosen))
+            session.result = result
             if check_task(task, answer, chosen, before, after, False):
                 return False
         return True
@@ -532,8 +534,7 @@ class Driver:
         """Raises Refused where the model refuses the call."""
         call.must_fail(self, span)
         if call.waiting and call.start:
-            self.early = World(self.view())
-            self.early.own.update({index: task.copy() for index, task in call.start.items()})
+            self.early = self.as_it_began(call)
             try:
                 call.must_fail(self, span)
             finally:
@@ -639,6 +640,8 @@ class Driver:
             # What is being claimed is not committed, and not offered to others either.
             self.current = None
             busy = self.others_touch()[0]
+            if any(session.call is not None for session in self.sessions):
+                busy = set(tasks)
             differences = check_ready_tasks(rows, tasks.values(), busy, limit, before, after)
             if differences:
                 raise Mismatch("get_next_ready_tasks:\n    " + "\n    ".join(differences[:20]),
@@ -701,11 +704,16 @@ class Driver:
         self.monitor = self.connect("model monitor")
         for session in self.sessions:
             if session.call is not None and session.call.commits:
-                status = self.monitor.execute("select pg_xact_status(%s::xid8)", (session.xid,)).fetchone()[0]
+                # One that the server has never heard of has left nothing, not even its number.
+                status = self.monitor.execute(
+                    "select case when %(x)s::xid8 < pg_snapshot_xmax(pg_current_snapshot())"
+                    " then pg_xact_status(%(x)s::xid8) else 'aborted' end", {"x": session.xid}
+                ).fetchone()[0]
                 self.say(f"the commit of {session.name} is {status}", session.call.tasks)
                 if status == "committed":
                     self.commit(session)
-                elif session.error is None:
+                elif session.error is None and any(op["changes"] for op in session.operations):
+                    # (One that has written nothing may be forgotten.)
                     raise Mismatch(f"the commit of {session.name} was confirmed, and it is {status}", session.call.tasks)
         for session in self.sessions:
             session.open()
@@ -730,6 +738,7 @@ class Driver:
                 if session.xid is not None and session.call is None:
                     self.current = session
                     self.end_transaction(session)
+                    self.settle()
             self.settle()
             if time.time() > last:
                 raise Mismatch("transactions do not end")
@@ -806,6 +815,33 @@ def one_run(options, seed):
         driver.close()
 
 
+def shrink(options, driver, mismatch):
+    """Looks for a shorter history with a mismatch, each in a database of its own: fewer sessions, smaller tasks, fewer
+    of them, and other seeds. Returns the shortest that was found."""
+    best = driver, mismatch
+    last = time.time() + options.shrink
+    conninfo, attempt = options.conninfo, 0
+    while time.time() < last:
+        attempt += 1
+        rng = random.Random(attempt)
+        name = f"shrink_{os.getpid()}"
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute(f"drop database if exists {name} with (force)")
+            connection.execute(f"create database {name}")
+        options.conninfo = psycopg.conninfo.make_conninfo(conninfo, dbname=name)
+        with psycopg.connect(options.conninfo, autocommit=True) as connection:
+            connection.execute("create extension tasker")
+        options.sessions = rng.choice([1, 1, 2, options.sessions])
+        options.steps = rng.choice([4, 8, options.steps])
+        options.templates = rng.choice([1, 2, 4])
+        options.tasks = rng.choice([1, 2, 4])
+        options.actions = best[0].actions - 1
+        tried = one_run(options, rng.choice([driver.seed, rng.randrange(1_000_000)]))
+        if tried[1] is not None:
+            best = tried
+    return best
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("conninfo")
@@ -822,10 +858,14 @@ def main():
     parser.add_argument("--pg-ctl")
     parser.add_argument("--log")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--shrink", type=float, metavar="SECONDS")
     options = parser.parse_args()
     driver, mismatch = one_run(options, options.seed)
     if mismatch is not None:
         print(story(driver, mismatch), flush=True)
+        if options.shrink:
+            options.crashes = False
+            print("the shortest that was found:", story(*shrink(options, driver, mismatch)), flush=True)
         sys.exit(1)
     print(driver.report(), flush=True)
 

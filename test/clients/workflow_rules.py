@@ -617,7 +617,8 @@ def _stop(world, op):
     if op.get("from") is not None:
         if target not in TASK_MOVES[op["from"]] or (target, op["from"]) in FOR_RETRY:
             raise Refused("55000")
-        if task.state != op["from"]:
+        # One that had to wait for a step has looked at the task before.
+        if task.state != op["from"] and not (op.get("late") and task.state not in FINISHED):
             return False
     if task.state == target:
         return False
