@@ -158,8 +158,9 @@ TaskState state_of(Walker &walker, const core::Uuid &task)
 
 // Cancels what is not finished, until the task's row agrees that nothing is left: a step that was finished
 // when it was passed may have been brought back by a reset or a retry. Returns false when somebody else has
-// done the same meanwhile; with `atomic` also when the task was finished otherwise.
-bool cancel_steps(Walker &walker, const core::Uuid &task, TaskState target, bool atomic)
+// done the same meanwhile; with `atomic` also when the task was finished otherwise. On its own, as
+// retry_steps().
+pg_noinline bool cancel_steps(Walker &walker, const core::Uuid &task, TaskState target, bool atomic)
 {
     bool done_before = false;
     bool looked_again = false;
