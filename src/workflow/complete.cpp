@@ -277,6 +277,19 @@ void require_unfinished(const TaskHead &task)
                 : errhint("Bring it back with tasker.retry_task() first."));
 }
 
+// Whoever finishes the task meanwhile need not have met this step: one that is in error stays as it is.
+core::TaskState apply_by_hand(TaskPass &pass)
+{
+    core::TaskState state{};
+    (void)apply_delta_if(pass.call.instances, pass.call.log, pass.task.uuid, pass.delta, core::Walk::again,
+                         {}, std::nullopt, [&](const TaskHead &task) {
+                             require_unfinished(task);
+                             state = core::resting_state(counts_with(task, pass.delta));
+                             return true;
+                         });
+    return state;
+}
+
 void plan(TaskPass &pass, const StepHead &head, const Completed &own)
 {
     plan_expansion(pass.call.instances, pass.task, *pass.definition, head, own.create_steps, pass.expansion);
@@ -326,8 +339,8 @@ core::TaskState complete_in_task(Completion &call, size_t first, size_t last)
     create_planned(pass);
     if (pass.delta.is_nothing() && pass.task.state == core::TaskState::steps_in_process)
         return pass.task.state;
-    return apply_delta(call.instances, call.log, uuid, pass.delta,
-                       by_hand ? core::Walk::again : core::Walk::forward, {});
+    return by_hand ? apply_by_hand(pass)
+                   : apply_delta(call.instances, call.log, uuid, pass.delta, core::Walk::forward, {});
 }
 
 // Completes steps in ascending order of their uuids. Returns the state of the last one's task.
