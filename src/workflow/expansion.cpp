@@ -21,6 +21,12 @@ struct Member
     int32_t new_step; // index in the expansion, or -1
 };
 
+// What the task's steps are called, of those that were given a name of their own.
+struct GivenName
+{
+    char name[kMaxNameBytes + 16]; // with a number
+};
+
 struct Planner
 {
     const TaskHead &task;
@@ -31,6 +37,7 @@ struct Planner
     Growing<Member> members = {};
     int32_t *first = nullptr; // of each template step: a member, or -1; the others follow by next
     Growing<int32_t> next = {};
+    HTAB *given_names = nullptr;
 };
 
 int32_t index_of(const Template &definition, const StepTemplate *step)
@@ -46,12 +53,34 @@ void add_member(Planner &planner, const Member &member)
     planner.first[member.named] = at;
 }
 
+// False where a step is called so already.
+bool take_name(Planner &planner, const char *name)
+{
+    bool found = false;
+    (void)hash_search(planner.given_names, name, HASH_ENTER, &found);
+    return !found;
+}
+
+void take_given_name(Planner &planner, TupleTableSlot *slot)
+{
+    bool null = false;
+    const Datum name = slot_getattr(slot, kStepName, &null);
+    if (!null)
+        (void)take_name(planner, TextDatumGetCString(name));
+}
+
 // All steps that the task has.
 void read_members(Instances &instances, Planner &planner)
 {
     const int32_t steps = planner.definition.step_count;
     planner.first = static_cast<int32_t *>(palloc(sizeof(int32_t) * static_cast<Size>(steps)));
     std::fill(planner.first, planner.first + steps, -1);
+    HASHCTL control{};
+    control.keysize = sizeof(GivenName);
+    control.entrysize = sizeof(GivenName);
+    control.hcxt = CurrentMemoryContext;
+    planner.given_names =
+        hash_create("tasker names of a task", 64, &control, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
     pg::DirectTable *table = find_table(instances, Table::step, planner.task.uuid);
     if (table == nullptr)
         unknown_task(planner.task.uuid);
@@ -70,6 +99,7 @@ void read_members(Instances &instances, Planner &planner)
         add_member(planner,
                    {index_of(planner.definition, step), head.uuid, done || core::is_terminal(head.state),
                     done, head.state == core::StepState::pending, -1});
+        take_given_name(planner, table->read_slot);
     }
 }
 
@@ -208,8 +238,8 @@ void choose(Planner &planner, const char *name, Datum as, Datum inputs, Growing<
     if (!is_chosen(planner, *step))
         misfit(planner,
                psprintf("Step \"%s\" is deferred: it is created with the steps it waits for.", name));
-    for (const Choice &choice : choices) {
-        if (choice.named == named && own.kind == StepKind::decision)
+    for (size_t i = 0; own.kind == StepKind::decision && i < choices.count; i++) {
+        if (choices[i].named == named)
             misfit(planner, psprintf("Step \"%s\" is named more than once.", name));
     }
     choices.add({named, as, inputs});
@@ -276,28 +306,40 @@ int32_t members_of(const Planner &planner, int32_t named)
     return count;
 }
 
-void require_unique_names(const Planner &planner, const Growing<Choice> &choices)
+// Does a name belong to a step that is called as the template has it?
+bool is_of_template(const Planner &planner, const char *name, int32_t named)
 {
-    Growing<const char *> names;
+    const StepTemplate *step = find_step(planner.definition, name);
+    return step != nullptr && (index_of(planner.definition, step) != named || exists(planner, named));
+}
+
+// By its name a step is known to those that get its results.
+void require_unique_names(Planner &planner, const Growing<Choice> &choices)
+{
     for (const Choice &choice : choices) {
-        if (choice.name != 0)
-            names.add(TextDatumGetCString(choice.name));
-    }
-    std::sort(names.begin(), names.end(), [](const char *a, const char *b) { return strcmp(a, b) < 0; });
-    for (size_t i = 1; i < names.count; i++) {
-        if (strcmp(names[i - 1], names[i]) == 0)
-            misfit(planner, psprintf("Two steps shall be called \"%s\".", names[i]));
+        if (choice.name == 0)
+            continue;
+        const char *name = TextDatumGetCString(choice.name);
+        if (is_of_template(planner, name, choice.named))
+            misfit(planner, psprintf("\"%s\" is the name of another step of the task.", name));
+        if (!take_name(planner, name))
+            misfit(planner, psprintf("Two steps shall be called \"%s\".", name));
     }
 }
 
 // Several children of one name are numbered, where they were given no names of their own.
-Datum name_of_choice(const Planner &planner, const Choice &choice, bool several, int32_t ordinal)
+Datum name_of_choice(Planner &planner, const Choice &choice, bool several, int32_t &ordinal)
 {
+    ordinal++;
     if (choice.name != 0)
         return choice.name;
     if (!several)
         return 0;
-    return CStringGetTextDatum(psprintf("%s_%d", planner.definition.steps[choice.named].name, ordinal));
+    for (;; ordinal++) {
+        const char *name = psprintf("%s_%d", planner.definition.steps[choice.named].name, ordinal);
+        if (!is_of_template(planner, name, choice.named) && take_name(planner, name))
+            return CStringGetTextDatum(name);
+    }
 }
 
 void add_chosen_edges(Planner &planner, const StepTemplate &step, int32_t at)
@@ -330,7 +372,7 @@ void create_chosen(Planner &planner, Growing<Choice> &choices)
             CHECK_FOR_INTERRUPTS();
             const Choice &choice = choices[from];
             const int32_t at =
-                add_step(planner, named, name_of_choice(planner, choice, several, ++ordinal), choice.inputs);
+                add_step(planner, named, name_of_choice(planner, choice, several, ordinal), choice.inputs);
             add_chosen_edges(planner, planner.definition.steps[named], at);
             make_member(planner, named, at);
         }
@@ -420,8 +462,8 @@ void plan_expansion(Instances &instances, const TaskHead &task, const Template &
     read_choices(planner, create_steps, choices);
     if (choices.count == 0)
         return;
-    require_unique_names(planner, choices);
     read_members(instances, planner);
+    require_unique_names(planner, choices);
     create_chosen(planner, choices);
     create_descendants(planner);
 }

@@ -295,7 +295,7 @@ class Task:
         if choices and kind not in CREATORS:
             raise Refused("22023")
         given = [called for _, called, _ in choices if called is not None]
-        if len(set(given)) < len(given):
+        if len(set(given)) < len(given) or any(other.name in given for other in self.steps.values()):
             raise Refused("22023")
         for named, _, _ in choices:
             if named not in template.by_name or step.named not in template.parents[named]:

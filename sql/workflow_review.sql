@@ -1,0 +1,49 @@
+-- What a hard look at the engine has found.
+\set VERBOSITY default
+set client_min_messages = warning;
+create schema wv;
+
+-- Runs a statement; the words of what it says are enough.
+create function wv.try(statement text) returns text language plpgsql as
+$$
+declare
+    result text;
+    more text;
+begin
+    execute statement into result;
+    return coalesce(result, '(null)');
+exception when others then
+    get stacked diagnostics more = pg_exception_detail;
+    return sqlstate || ' ' || regexp_replace(sqlerrm, '[0-9a-f]+-[-0-9a-f]+', '<uuid>', 'g') || coalesce(': ' || nullif(more, ''), '');
+end
+$$;
+
+-- Names of steps that come on the way. A step knows the results of its parents by their names, so no two steps of a task
+-- may have the same, whoever has given them.
+select tasker.define_task('wv names', 't', '{"steps": [
+    {"name": "plan", "handler": "h", "type": "batch"},
+    {"name": "work", "handler": "h", "depends_on": ["plan"]},
+    {"name": "work_2", "handler": "h", "depends_on": ["plan"]},
+    {"name": "again", "handler": "h", "type": "batch"},
+    {"name": "more", "handler": "h", "depends_on": ["again"]},
+    {"name": "merge", "handler": "h", "type": "deferred", "depends_on": ["work", "work_2", "more"]}]}') is not null as defined;
+select tasker.create_task('wv names', 't') is not null as created;
+create table wv.held as select step_name, workflow_step_uuid, task_uuid from tasker.claim_steps('wv names', 2, 'me');
+create function wv.plan(step text, steps text) returns text language sql volatile as
+$$
+select wv.try(format('select tasker.complete_step(%L, null, %L)', workflow_step_uuid, steps)) from wv.held where step_name = step
+$$;
+select wv.plan('plan', '[{"name": "work", "as": "merge"}]');
+select wv.plan('plan', '[{"name": "work", "as": "again"}]');
+select wv.plan('plan', '[{"name": "work", "as": "same"}, {"name": "work_2", "as": "same"}]');
+-- Numbers go on behind names that are taken: by one that was given, or by another step of the template.
+select wv.plan('plan', '["work", {"name": "work", "as": "work_1"}, "work", {"name": "work", "as": "work_4"}, "work_2"]');
+select wv.plan('again', '[{"name": "more", "as": "work_4"}]');
+select wv.plan('again', '[{"name": "more", "as": "work_3"}]');
+select wv.plan('again', '[{"name": "more", "as": "more"}]');
+select name from tasker.workflow_steps where task_uuid = (select task_uuid from wv.held limit 1) order by workflow_step_uuid;
+select count(*) as completed from tasker.claim_steps('wv names', 100, 'me'),
+    lateral tasker.complete_step(workflow_step_uuid, to_jsonb(step_name), lease_token => lease_token);
+select step_name, dependency_results from tasker.claim_steps('wv names', 1, 'me');
+
+drop schema wv cascade;
