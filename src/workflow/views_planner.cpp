@@ -23,19 +23,14 @@ bool is_ours(Oid function, const char *name)
            get_func_namespace(function) == get_namespace_oid("tasker", true);
 }
 
-// The column that a column of a join stands for.
-Var *behind_joins(const Query *query, Var *var)
+// The subquery of whose output the expression is a column, or null. What comes out of a join by USING is
+// none: the join's own conditions are about the columns behind it.
+const Query *subquery_behind(const Query *query, Node *expression)
 {
-    while (var->varattno > 0) {
-        const RangeTblEntry *entry = rt_fetch(var->varno, query->rtable);
-        if (entry->rtekind != RTE_JOIN)
-            return var;
-        auto *column = static_cast<Node *>(list_nth(entry->joinaliasvars, var->varattno - 1));
-        if (column == nullptr || !IsA(column, Var))
-            return nullptr;
-        var = castNode(Var, column);
-    }
-    return nullptr;
+    if (expression == nullptr || !IsA(expression, Var) || castNode(Var, expression)->varlevelsup != 0)
+        return nullptr;
+    const RangeTblEntry *entry = rt_fetch(castNode(Var, expression)->varno, query->rtable);
+    return entry->rtekind == RTE_SUBQUERY ? entry->subquery : nullptr;
 }
 
 // The output column of a subquery that is just this column of one of its tables, or 0.
@@ -50,31 +45,52 @@ AttrNumber output_column(const Query *subquery, const Var *column)
     return 0;
 }
 
+Var *with_column(const Var *var, AttrNumber column)
+{
+    Var *other = static_cast<Var *>(copyObjectImpl(var));
+    other->varattno = column;
+    other->varattnosyn = column;
+    return other;
+}
+
+bool is_task_of(Expr *expression)
+{
+    if (!IsA(expression, FuncExpr))
+        return false;
+    const auto *call = castNode(FuncExpr, expression);
+    return call->funcresulttype == UUIDOID && list_length(call->args) == 1 &&
+           IsA(linitial(call->args), Var) && is_ours(call->funcid, "task_of");
+}
+
+// For an output column of a subquery that is the task of a step: the output column that is the step, or 0.
+// The one may have come through views over views; the other must have come along in the same row. In a UNION
+// the rows of other branches have other columns, and grouping sets make columns null one by one.
+AttrNumber step_of_output(const Query *subquery, AttrNumber task)
+{
+    check_stack_depth();
+    if (task <= 0 || task > list_length(subquery->targetList) || subquery->setOperations != nullptr ||
+        subquery->groupingSets != NIL)
+        return 0;
+    auto *target = static_cast<TargetEntry *>(list_nth(subquery->targetList, task - 1));
+    if (is_task_of(target->expr))
+        return output_column(subquery, castNode(Var, linitial(castNode(FuncExpr, target->expr)->args)));
+    const Query *inner = subquery_behind(subquery, reinterpret_cast<Node *>(target->expr));
+    if (inner == nullptr)
+        return 0;
+    const Var *var = castNode(Var, target->expr);
+    const AttrNumber step = step_of_output(inner, var->varattno);
+    return step == 0 ? static_cast<AttrNumber>(0) : output_column(subquery, with_column(var, step));
+}
+
 // For a view's column task_uuid: the view's column of which it is computed, else null.
 Var *step_column_of(const Query *query, Node *side)
 {
-    if (side == nullptr || !IsA(side, Var) || castNode(Var, side)->varlevelsup != 0)
+    const Query *view = subquery_behind(query, side);
+    if (view == nullptr)
         return nullptr;
-    const Var *var = behind_joins(query, castNode(Var, side));
-    if (var == nullptr)
-        return nullptr;
-    const RangeTblEntry *entry = rt_fetch(var->varno, query->rtable);
-    if (entry->rtekind != RTE_SUBQUERY || var->varattno > list_length(entry->subquery->targetList))
-        return nullptr;
-    const auto *target = static_cast<TargetEntry *>(list_nth(entry->subquery->targetList, var->varattno - 1));
-    if (!IsA(target->expr, FuncExpr))
-        return nullptr;
-    const auto *call = castNode(FuncExpr, target->expr);
-    if (call->funcresulttype != UUIDOID || list_length(call->args) != 1 || !IsA(linitial(call->args), Var) ||
-        !is_ours(call->funcid, "task_of"))
-        return nullptr;
-    const AttrNumber step = output_column(entry->subquery, castNode(Var, linitial(call->args)));
-    if (step == 0)
-        return nullptr;
-    Var *column = static_cast<Var *>(copyObjectImpl(var));
-    column->varattno = step;
-    column->varattnosyn = step;
-    return column;
+    const Var *var = castNode(Var, side);
+    const AttrNumber step = step_of_output(view, var->varattno);
+    return step == 0 ? nullptr : with_column(var, step);
 }
 
 Expr *comparison(Oid op, Oid function, Expr *left, Expr *right)

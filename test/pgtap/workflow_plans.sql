@@ -60,6 +60,12 @@ create table wp.other as select case when n % 2 = 0 then task_uuid end as task_u
 set local enable_seqscan = off;
 set local enable_bitmapscan = off;
 
+-- Views of users over ours.
+create view wp.steps as select * from tasker.workflow_steps where name <> 'b';
+create view wp.named_steps as select s.task_uuid as task, s.name, t.n, s.workflow_step_uuid as step
+from wp.steps s join wp.task t on t.task_uuid = s.task_uuid;
+create view wp.without_step as select task_uuid, name from tasker.workflow_steps;
+
 create temp table lookups (statement text, value uuid, tables text[]);
 insert into lookups values
 ('select * from tasker.tasks where task_uuid = $1', :'task', '{task}'),
@@ -72,7 +78,6 @@ insert into lookups values
 ('select * from tasker.step_dag_relationships where workflow_step_uuid = $1', :'step', '{workflow_step}'),
 ('select * from tasker.task_execution_contexts where task_uuid = $1', :'task', '{task}'),
 ('select * from tasker.v_task_state_analysis where task_uuid = $1', :'task', '{task}'),
-('select * from tasker.get_task_ready_info($1)', :'task', '{task}'),
 ('select * from tasker.get_workflow_steps($1)', :'task', '{workflow_step}'),
 ('select * from tasker.get_workflow_step_edges($1)', :'task', '{workflow_step_edge}'),
 ('select * from tasker.get_task_transitions($1)', :'task', '{task_transition}'),
@@ -86,6 +91,10 @@ insert into lookups values
 ('select * from tasker.step_dag_relationships where task_uuid = $1', :'task', '{workflow_step}'),
 ('with s as (select name from tasker.workflow_steps where task_uuid = $1) select * from s', :'task', '{workflow_step}'),
 ('select (select count(*) from tasker.workflow_steps s where s.task_uuid = $1)', :'task', '{workflow_step}'),
+('select * from wp.steps where task_uuid = $1', :'task', '{workflow_step}'),
+('select * from wp.named_steps where task = $1', :'task', '{workflow_step}'),
+('select * from (select task_uuid, workflow_step_uuid, name from tasker.workflow_steps order by name) s where task_uuid = $1 and name > ''''',
+    :'task', '{workflow_step}'),
 ('select * from tasker.tasks t join tasker.workflow_steps s on s.task_uuid = t.task_uuid where t.task_uuid = $1',
     :'task', '{task,workflow_step}'),
 ('select * from tasker.tasks t join tasker.workflow_steps s using (task_uuid) where task_uuid = $1',
@@ -111,7 +120,17 @@ insert into questions select k, replace(replace(k, '{', '('), '}', ')::text') fr
     'select n from wp.other t where exists (select from tasker.workflow_steps s where {s.task_uuid} = {t.task_uuid} and s.current_state = ''enqueued'')',
     'select n from wp.other t where not exists (select from tasker.workflow_steps s where {s.task_uuid} = {t.task_uuid})',
     'select workflow_step_uuid from tasker.workflow_steps where {task_uuid} = {(select task_uuid from wp.task where n = 3)}',
-    'select workflow_step_uuid from tasker.workflow_steps where {task_uuid} = {(null::uuid)}'
+    'select workflow_step_uuid from tasker.workflow_steps where {task_uuid} = {(null::uuid)}',
+    'select workflow_step_uuid, name from wp.steps where {task_uuid} = {X}',
+    'select * from wp.named_steps where {task} = {X}',
+    'select t.n as other, v.* from wp.other t left join wp.named_steps v on {v.task} = {t.task_uuid}',
+    'select * from wp.without_step where {task_uuid} = {X}',
+    'select * from (select task_uuid, workflow_step_uuid from tasker.workflow_steps union all select task_uuid, md5(n::text)::uuid from wp.task) s where {task_uuid} = {X}',
+    'select * from (select task_uuid, workflow_step_uuid, count(*) from tasker.workflow_steps group by rollup (task_uuid, workflow_step_uuid)) s where {task_uuid} = {X}',
+    'select * from (select task_uuid, workflow_step_uuid, count(*) from tasker.workflow_steps group by 1, 2) s where {task_uuid} = {X}',
+    'select s.task_uuid, s.name, t.n from tasker.workflow_steps s full join wp.task t using (task_uuid) where {s.task_uuid} = {X}',
+    'select n, name from wp.other t left join tasker.workflow_steps s using (task_uuid)',
+    'select * from (select distinct on (name) task_uuid, workflow_step_uuid, name from tasker.workflow_steps order by name, workflow_step_uuid) s where {task_uuid} = {X}'
 ]) k;
 create function wp.answer(question text, task uuid) returns text language plpgsql as
 $$
