@@ -154,7 +154,8 @@ left join tasker.named_steps n on n.named_step_uuid = s.named_step_uuid, lateral
 // ones, two characters each.
 #define BROKEN_LOG(name, table, log, uuid) \
 "with l as (select " uuid " as uuid, sort_key, from_state, to_state, " \
-"        lag(to_state) over w as before, row_number() over w as number, lead(sort_key) over w is null as is_last " \
+"        lag(to_state) over w as before, coalesce(lag(sort_key) over w, 0) + 1 as number, " \
+"        lead(sort_key) over w is null as is_last " \
 "    from tasker." log " where " uuid " >= $1 and " uuid " < $2 " \
 "    window w as (partition by " uuid " order by sort_key)), " \
 "o as (select " uuid " as uuid, current_state as state, last_transition " \
