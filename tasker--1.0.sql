@@ -2455,7 +2455,7 @@ create function tasker.claim_steps(namespace text, batch_size integer = 1, worke
         out correlation_id uuid, out lease_token bigint, out lease_expires_at timestamptz) returns setof record
     language c as 'MODULE_PATHNAME', 'tasker_claim_steps';
 comment on function tasker.claim_steps(text, integer, text, interval, text[]) is
-'Claims up to batch_size ready steps of a namespace, each for one worker: for all handlers, or those given. lease null: the step''s timeout, else its flow''s lease; a step''s timeout is the longest lease there is. attempts counts this one. dependency_results: results of the direct parents by step name, null where there are more than 1000 (see step_results()). Rows: the steps, empty when nothing is ready. Errors: 42704 unknown namespace or handler; 22023 batch_size < 1 or a lease that is not positive.';
+'Claims up to batch_size ready steps of a namespace, each for one worker: for all handlers, or those given. lease null: the step''s timeout, else its flow''s lease; a step''s timeout is the longest lease there is. attempts counts this one. dependency_results: results of the direct parents by step name, null where there are more than 1000 or they are larger than 64 MB together (see step_results()). Rows: the steps, empty when nothing is ready. Errors: 42704 unknown namespace or handler; 22023 batch_size < 1 or a lease that is not positive.';
 
 create function tasker.step_results(step_uuid uuid)
         returns table (step_name text, workflow_step_uuid uuid, results jsonb)

@@ -46,4 +46,13 @@ select count(*) as completed from tasker.claim_steps('wv names', 100, 'me'),
     lateral tasker.complete_step(workflow_step_uuid, to_jsonb(step_name), lease_token => lease_token);
 select step_name, dependency_results from tasker.claim_steps('wv names', 1, 'me');
 
+-- Results that are too large for one object do not stand in the way of the claim, and of all that comes after it.
+select tasker.define_task('wv large', 't', '{"steps": [
+    {"name": "a", "handler": "h"}, {"name": "b", "handler": "h"},
+    {"name": "z", "handler": "h", "depends_on": ["a", "b"]}]}') is not null as defined;
+select tasker.create_task('wv large', 't') is not null as created;
+select tasker.complete_step(workflow_step_uuid, to_jsonb(repeat('x', 34000000))) from tasker.claim_steps('wv large', 2, 'me');
+select c.step_name, c.dependency_results is null as none, r.step_name as parent, length(r.results::text)
+from tasker.claim_steps('wv large', 1, 'me') c, lateral tasker.step_results(c.workflow_step_uuid) r order by 3;
+
 drop schema wv cascade;

@@ -172,6 +172,8 @@ void return_row(StepClaim &claim, pg::ResultSet &result, const TaskPart &task, c
     values[11] = Int64GetDatum(claim.token);
     values[12] = TimestampTzGetDatum(step.lease_end);
     result.add(values, nulls);
+    if (!nulls[8]) // it may be large, and there may be many
+        pfree(DatumGetPointer(values[8]));
 }
 
 // Reads what the workers get of a task, and moves it on where the claim makes a difference to it.

@@ -3,8 +3,15 @@
 #include "pg/function.hpp"
 #include "workflow/edges.hpp"
 
+extern "C" {
+#include "access/detoast.h"
+}
+
 namespace tasker::workflow {
 namespace {
+
+// An object of 256 MB cannot be made, and a claim that fails would be made again and again.
+constexpr int64_t kMaxInlinedBytes = 64 << 20;
 
 void push_key(JsonbParseState **state, const char *name)
 {
@@ -52,6 +59,7 @@ Datum dependency_results(Instances &instances, const Template &definition, const
         return 0;
     Growing<core::Uuid> parents;
     find_parents(instances, step, parents);
+    int64_t bytes = 0;
     JsonbParseState *state = nullptr;
     (void)pushJsonbValue(&state, WJB_BEGIN_OBJECT, nullptr);
     for (const core::Uuid &parent : parents) {
@@ -61,6 +69,9 @@ Datum dependency_results(Instances &instances, const Template &definition, const
         push_key(&state, name_of_step(table->read_slot, definition));
         bool null = false;
         const Datum results = slot_getattr(table->read_slot, kStepResults, &null);
+        bytes += null ? 0 : static_cast<int64_t>(toast_raw_datum_size(results));
+        if (bytes > kMaxInlinedBytes)
+            return 0;
         push_value(&state, results, null);
     }
     return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, nullptr)));

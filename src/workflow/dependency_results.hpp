@@ -6,8 +6,8 @@
 
 namespace tasker::workflow {
 
-// An object of the parents' results by their names; 0 for a step without parents. Results that a parent has
-// not are null.
+// An object of the parents' results by their names; 0 for a step without parents, and where the results are
+// larger than 64 MB together. Results that a parent has not are null.
 Datum dependency_results(Instances &instances, const Template &definition, const core::Uuid &step,
                          int32_t total_parents);
 
