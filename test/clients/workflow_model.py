@@ -467,15 +467,17 @@ class Driver:
             try:
                 operation = call.judge(self, session.result, span)
                 operation["changes"] = self.view().changes_of(operation)
-                self.early = None
+                if early:
+                    self.early = None
+                    operation["changes"] = self.view().rebase(operation["changes"], operation.get("target"))
                 if not call.waiting or session.level != "read committed" or self.fits(session, operation):
                     return operation
                 problem = problem or Difference("it has not done what the model does")
-            except (Difference, Refused) as difference:
+            except (Difference, Refused, LostUpdate) as difference:
                 problem = problem or difference
             finally:
                 self.early = None
-        raise problem
+        raise problem if not isinstance(problem, LostUpdate) else Difference(str(problem))
 
     def as_it_began(self, call):
         """What the session saw of the call's tasks when it began."""

@@ -434,6 +434,20 @@ class World:
                 changes[index] = task.copy()
         return changes
 
+    def rebase(self, changes, target=None):
+        """The same changes for this world, in which others may have moved the tasks meanwhile: a task goes from where
+        it is now to where it rests with them, or to the target. Raises LostUpdate."""
+        rebased = {}
+        for index, change in changes.items():
+            rebased[index] = change
+            if not isinstance(change, Task) and index in self:
+                task = self[index].copy()
+                _merge(task, ((task.state, []), change[1], change[2]))
+                state = target or task.resting_state()
+                moves = [] if state == task.state else [state]
+                rebased[index] = ((task.state, moves), change[1], change[2])
+        return rebased
+
     def merge(self, changes):
         """Raises LostUpdate where others have changed the same meanwhile."""
         for index, change in changes.items():
