@@ -143,7 +143,7 @@ begin
 end
 $$;
 
-select plan((3 * (select count(*) from lookups) + (select count(*) from questions) + 10)::int);
+select plan((3 * (select count(*) from lookups) + (select count(*) from questions) + 13)::int);
 
 select set_eq(format('select partition from wp.scans(%L)', replace(statement, '$1', quote_literal(value))),
     array(select wp.expected(tables, value)), 'one partition: ' || statement) from lookups;
@@ -184,6 +184,23 @@ select ok(wp.adds_range(format('%L', :'task')), 'a range is added for a constant
 select ok(wp.adds_range(format('tasker.task_of(%L)', :'task')), 'and for a call that is always the same');
 select ok(not wp.adds_range('gen_random_uuid()'), 'but not for a volatile call');
 select ok(not wp.adds_range('(select task_uuid from wp.task limit 1)'), 'nor for a subquery');
+
+-- Who reads through somebody else's view needs no right on the schema, and gets his rows with or without the range.
+create role wp_guest;
+grant usage on schema wp to wp_guest;
+grant select on wp.without_step, wp.steps to wp_guest;
+grant execute on function tasker.task_of(uuid), tasker._step_state_word("char"), tasker.uuid_time(uuid) to wp_guest;
+create function wp.rows_of_guest(task uuid) returns bigint language sql volatile as
+$$ select count(*) from wp.steps where task_uuid = task $$;
+select 'tasker.last_step_of(uuid)'::regprocedure::oid as function \gset
+set local role wp_guest;
+select ok(not has_function_privilege(:function, 'execute'), 'a guest may not call last_step_of()');
+select is(wp.rows_of_guest(:'task'), 3::bigint, 'and reads the steps of a task all the same');
+reset role;
+grant execute on function tasker.last_step_of(uuid) to wp_guest;
+set local role wp_guest;
+select is(wp.rows_of_guest(:'task'), 3::bigint, 'as when he may');
+reset role;
 
 select * from finish();
 rollback;
