@@ -251,8 +251,8 @@ class Maker:
         choices, sent = [], []
         for i, name in enumerate(names):
             called = f"{name} no. {task.next_number}.{i}" if rng.random() < 0.2 else None
-            if called and rng.random() < 0.03:
-                called = "the same"
+            if called and rng.random() < 0.2:
+                called = rng.choice(["the same", f"{name}_{rng.randint(1, 4)}", name, rng.choice(list(template.by_name))])
             inputs = (some_json(rng),) if rng.random() < 0.3 else None
             choices.append((name, called, inputs))
             if called is None and inputs is None and rng.random() < 0.7:

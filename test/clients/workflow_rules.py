@@ -294,9 +294,12 @@ class Task:
         template, kind = self.template, self.template.type_of(step.named)
         if choices and kind not in CREATORS:
             raise Refused("22023")
-        given = [called for _, called, _ in choices if called is not None]
-        if len(set(given)) < len(given) or any(other.name in given for other in self.steps.values()):
-            raise Refused("22023")
+        taken = {other.name for other in self.steps.values()}
+        for named, called, _ in choices:
+            if called is not None:
+                if called in taken or (called in template.by_name and (called != named or self.instances(named))):
+                    raise Refused("22023")
+                taken.add(called)
         for named, _, _ in choices:
             if named not in template.by_name or step.named not in template.parents[named]:
                 raise Refused("22023")
@@ -310,7 +313,13 @@ class Task:
         for named, called, inputs in sorted(choices, key=lambda choice: template.index[choice[0]]):
             ordinals[named] += 1
             if called is None:
-                called = f"{named}_{ordinals[named]}" if named in several else named
+                called = named
+                while named in several:  # until the number makes it a name of its own
+                    called = f"{named}_{ordinals[named]}"
+                    if called not in taken and called not in template.by_name:
+                        break
+                    ordinals[named] += 1
+                taken.add(called)
             parents = {step.number}
             for parent in template.parents[named]:
                 if parent != step.named:
