@@ -24,9 +24,9 @@ WORKER = HERE.parent / "examples" / "workflow" / "worker.py"
 NAMESPACE = "license_audit"
 WORKERS = 4
 PACKAGES_PER_STEP = 10
-LEASE = timedelta(seconds=3)
+LEASE = timedelta(seconds=5)
 # How long the background worker may take to find a lost lease.
-PATIENCE = timedelta(seconds=15)
+PATIENCE = timedelta(seconds=30)
 DEADLINE = timedelta(minutes=5)
 
 
@@ -160,7 +160,7 @@ class Story:
 
     def __init__(self, audit, workers, out):
         self.audit, self.workers, self.out = audit, workers, out
-        self.killed, self.killed_held, self.killed_at, self.taken_over_after = None, None, 0.0, None
+        self.killed, self.killed_held, self.killed_at, self.given_back_after = None, None, 0.0, None
         self.frozen, self.frozen_held, self.frozen_at = None, None, 0.0
         self.thawed = False
         self.report_failures = 0
@@ -190,8 +190,8 @@ class Story:
             self.freeze_one()
         else:
             time.sleep(0.02)
-        if self.killed and self.taken_over_after is None:
-            self.watch_takeover()
+        if self.killed and self.given_back_after is None:
+            self.watch_return()
         if self.frozen and not self.thawed:
             self.thaw_when_lost()
         if not self.report_failures:
@@ -214,16 +214,17 @@ class Story:
             self.tell(f"{self.frozen} is frozen with SIGSTOP in the middle of \"{self.frozen_held[0]}\"")
 
     def is_lost(self, worker, held):
-        return not self.audit.steps("workflow_step_uuid = %s and processor = %s", held[2], worker)
+        return not self.audit.steps("workflow_step_uuid = %s and current_state = 'in_progress' and processor = %s",
+                                    held[2], worker)
 
-    def watch_takeover(self):
+    def watch_return(self):
         waited = time.monotonic() - self.killed_at
         if self.is_lost(self.killed, self.killed_held):
-            self.taken_over_after = waited
-            self.tell(f"{self.killed}'s step was taken over {waited:.1f} s after its death"
+            self.given_back_after = waited
+            self.tell(f"{self.killed}'s step was given back {waited:.1f} s after its death"
                       f" (the lease is {LEASE.total_seconds():.0f} s)")
         elif waited > PATIENCE.total_seconds():
-            raise DemoFailed(f"the step of {self.killed} was not taken over within {waited:.0f} s")
+            raise DemoFailed(f"the step of {self.killed} was not given back within {waited:.0f} s")
 
     def thaw_when_lost(self):
         waited = time.monotonic() - self.frozen_at
@@ -232,7 +233,7 @@ class Story:
             self.thawed = True
             self.tell(f"{self.frozen} is thawed after {waited:.1f} s: it will go on with a step that is not its own any more")
         elif waited > PATIENCE.total_seconds():
-            raise DemoFailed(f"the step of {self.frozen} was not taken over within {waited:.0f} s")
+            raise DemoFailed(f"the step of {self.frozen} was not given back within {waited:.0f} s")
 
     def help_report(self):
         failed = self.audit.steps("name = 'report' and current_state = 'waiting_for_retry'")

@@ -154,11 +154,11 @@ sub test_workers
 	is(end_worker($worker, 'TERM'), 'exit 0', "$kind: SIGTERM ends a worker that waits");
 
 	# Killed in the middle of a step: another one goes on where it had come to.
-	$worker = start_worker($kind, "$kind-2", lease => 2);
+	$worker = start_worker($kind, "$kind-2", lease => 4);
 	$task = new_task(5, seconds_per_document => 1);
 	is_in_the_middle($task, "$kind: a worker is in the middle of a step");
 	is(end_worker($worker, 'KILL'), 'signal 9', "$kind: it is killed");
-	$worker = start_worker($kind, "$kind-3", lease => 2);
+	$worker = start_worker($kind, "$kind-3");
 	task_is($task, 'complete', "$kind: another one finishes its task");
 	is(step($task, "attempts, results ->> 'resumed_at', processor", 'count 1 to 2'), "2|1|$kind-3", "$kind: its step from where it was saved");
 	is(sql($node, "select words from words.total where task_uuid = '$task'"), '15', "$kind: nothing is lost or counted twice");
@@ -166,13 +166,13 @@ sub test_workers
 
 	# A lease is shorter than a step, and is kept for as long as the worker lives.
 	# SIGTERM in the middle of a step, with others claimed: all are given back.
-	$worker = start_worker($kind, "$kind-4", lease => 1, batch => 3);
-	$task = new_task(5, seconds_per_document => 1.5);
+	$worker = start_worker($kind, "$kind-4", lease => 3, batch => 3);
+	$task = new_task(5, seconds_per_document => 2);
 	is_in_the_middle($task, "$kind: a worker holds several steps, for longer than a lease");
 	is(end_worker($worker, 'TERM'), 'exit 0', "$kind: SIGTERM ends a worker that has steps in its hands");
 	is(steps_of($task), 'split complete 1, count 1 to 2 enqueued 0, count 3 to 4 enqueued 0, count 5 to 5 enqueued 0, total pending 0, publish pending 0',
 		"$kind: it has given them back, and no attempt is lost");
-	$worker = start_worker($kind, "$kind-5", lease => 1);
+	$worker = start_worker($kind, "$kind-5");
 	task_is($task, 'complete', "$kind: they are done by another one");
 	like(step($task, "attempts, results ->> 'resumed_at'", 'count 1 to 2'), qr/^1\|[12]$/, "$kind: from where they were saved");
 	is(end_worker($worker, 'TERM'), 'exit 0', "$kind: it ends");
@@ -195,11 +195,11 @@ sub test_workers
 	is(end_worker($worker, 'TERM'), 'exit 0', "$kind: it ends");
 
 	# A frozen worker loses its lease; thawed, it drops what it has done.
-	my $frozen = start_worker($kind, "$kind-7", lease => 1);
+	my $frozen = start_worker($kind, "$kind-7", lease => 3);
 	$task = new_task(2, seconds_per_document => 1);
 	is_in_the_middle($task, "$kind: a worker is in the middle of a step");
 	kill 'STOP', $frozen->{pid};
-	$worker = start_worker($kind, "$kind-8", lease => 2);
+	$worker = start_worker($kind, "$kind-8");
 	task_is($task, 'complete', "$kind: it is frozen, another one does its step");
 	kill 'CONT', $frozen->{pid};
 	waits("$kind-7", "$kind: thawed, it waits for other work");
