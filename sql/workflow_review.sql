@@ -55,4 +55,23 @@ select tasker.complete_step(workflow_step_uuid, to_jsonb(repeat('x', 34000000)))
 select c.step_name, c.dependency_results is null as none, r.step_name as parent, length(r.results::text)
 from tasker.claim_steps('wv large', 1, 'me') c, lateral tasker.step_results(c.workflow_step_uuid) r order by 3;
 
+-- Decisions that create nothing take no lock of their own: there may be more of them in a call than the lock table has room for.
+select tasker.define_task('wv choice', 't', '{"steps": [
+    {"name": "d", "handler": "h", "type": "decision"}, {"name": "x", "handler": "h", "depends_on": ["d"]}]}') is not null as defined;
+select cardinality(tasker.create_tasks('wv choice', 't', array['1', '2', '3']::jsonb[])) as created;
+begin;
+create temp table chosen on commit drop as select workflow_step_uuid from tasker.claim_steps('wv choice', 3, 'me') order by context;
+create function wv.expansion_locks() returns bigint language sql volatile as
+$$ select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'object' and classid = 'tasker.task'::regclass $$;
+select tasker.complete_steps(array(select workflow_step_uuid from chosen limit 2));
+select wv.expansion_locks();
+select tasker.complete_step(workflow_step_uuid, null, '["x"]') from (select * from chosen offset 2) c;
+select wv.expansion_locks();
+commit;
+-- An unknown step is an unknown step, also where its task is unknown or finished.
+select wv.try('select tasker.complete_step(''ffffffff-ffff-7fff-bfff-ffff00000001'')');
+select wv.try('select tasker.resolve_step_manually(''ffffffff-ffff-7fff-bfff-ffff00000001'', null, ''me'', null)');
+select wv.try(format('select tasker.resolve_step_manually(%L, null, ''me'', null)', tasker.last_step_of(task_uuid)))
+from tasker.tasks where namespace_name = 'wv choice' and context = '1';
+
 drop schema wv cascade;

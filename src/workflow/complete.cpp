@@ -256,11 +256,14 @@ StepHead read_own(Completion &call, const core::Uuid &uuid)
     return step_head(table->read_slot);
 }
 
-TaskHead read_task(Completion &call, const core::Uuid &uuid)
+// The task of a step.
+TaskHead read_task(Completion &call, const core::Uuid &step)
 {
-    pg::DirectTable *table = find_task(call.instances, uuid);
-    if (table == nullptr)
-        unknown_task(uuid);
+    pg::DirectTable *table = find_task(call.instances, core::task_of(step));
+    if (table == nullptr) {
+        (void)read_own(call, step); // it is the step that the caller knows
+        unknown_task(core::task_of(step));
+    }
     return task_head(table->read_slot);
 }
 
@@ -303,17 +306,17 @@ void plan(TaskPass &pass, const StepHead &head, const Completed &own)
 core::TaskState complete_in_task(Completion &call, size_t first, size_t last)
 {
     const core::Uuid uuid = core::task_of(call.completed[first].uuid);
-    bool locked = false;
-    for (size_t i = first; i < last; i++) {
-        const StepHead head = read_own(call, call.completed[i].uuid);
-        const bool expands = head.kind == StepKind::decision || head.kind == StepKind::batch;
-        if ((expands || call.completed[i].create_steps != 0) && !locked) {
-            lock_expansion(uuid);
-            refresh_instances(call.instances);
-            locked = true;
-        }
+    const bool by_hand = call.completed[first].by_hand;
+    // Whoever creates nothing adds no edges, and meets those of others at the rows of his own steps.
+    const bool locked = std::any_of(call.completed.begin() + first, call.completed.begin() + last,
+                                    [](const Completed &own) { return own.create_steps != 0; });
+    if (locked) {
+        lock_expansion(uuid);
+        refresh_instances(call.instances);
     }
-    TaskPass pass{call, read_task(call, uuid)};
+    TaskPass pass{call, read_task(call, call.completed[first].uuid)};
+    if (by_hand)
+        (void)read_own(call, call.completed[first].uuid);
     pass.definition = &template_with_id(pass.task.named_task_uuid);
     pass.expansion.next_step_number = pass.task.next_step_number;
     for (size_t i = first; i < last; i++) {
@@ -326,7 +329,6 @@ core::TaskState complete_in_task(Completion &call, size_t first, size_t last)
     sort_and_merge(pass.touches, 0);
     pass.edges_as_of = call.instances.snapshots;
     pass.last_known = pass.touches[pass.touches.count - 1].uuid;
-    const bool by_hand = call.completed[first].by_hand;
     if (by_hand)
         require_unfinished(pass.task);
     pass_over_steps(pass);
