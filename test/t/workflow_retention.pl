@@ -221,6 +221,25 @@ becomes('2020-03-02', $all_gone, 'done again, the day goes');
 like(error_of($node, "select tasker.reset_step(overlay('$revived' placing '00000002' from 29)::uuid)"),
 	qr/^42704: task "$revived" does not exist/, 'and nobody revives it any more');
 
+# A consumer of the transitions that has not read those of a day keeps their two partitions, and no others.
+sql($node, "select tasker.register_consumer('tasker.transitions', 'reader')");
+my $read = sql($node, "select old_task('2020-03-03 10:00', 1)");
+sql($node, "update tasker.task_transition set txid = tasker.log_txid() where task_uuid = '$read';
+	update tasker.workflow_step_transition set txid = tasker.log_txid() where workflow_step_uuid between '$read' and tasker.last_step_of('$read')");
+becomes('2020-03-03', 'gone gone gone attached attached', 'what a consumer has still to read stays');
+is(reasons('2020-03-03'), join('; ', ('consumer "reader" of queue "tasker.transitions" has not read it') x 2), 'for that reason');
+is_whole('logs that are left alone break no rule');
+sql($node, "select tasker.force_tick('tasker.transitions'), tasker.ticker('tasker.transitions')");
+my $events = 0;
+while ((my $batch = sql($node, "select tasker.next_batch('tasker.transitions', 'reader')")) ne '')
+{
+	$events += sql($node, "select count(*) from tasker.get_batch_events($batch)");
+	sql($node, "select tasker.finish_batch($batch)");
+}
+is($events, 14, 'the consumer reads them, of a task that is gone');
+becomes('2020-03-03', $all_gone, 'then they go');
+sql($node, "select tasker.unregister_consumer('tasker.transitions', 'reader')");
+
 # --- killed in between ----------------------------------------------------------------------------------------
 
 # The server comes back without a worker, so that what the kill has left can be seen.
