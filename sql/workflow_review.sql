@@ -74,4 +74,18 @@ select wv.try('select tasker.resolve_step_manually(''ffffffff-ffff-7fff-bfff-fff
 select wv.try(format('select tasker.resolve_step_manually(%L, null, ''me'', null)', tasker.last_step_of(task_uuid)))
 from tasker.tasks where namespace_name = 'wv choice' and context = '1';
 
+-- A step whose record somebody has cancelled in the queue: nobody can claim it, and a reset brings it back.
+select tasker.define_task('wv lost', 't', '{"steps": [{"name": "a", "handler": "h"}]}') is not null as defined;
+select tasker.create_task('wv lost', 't', run_at => now() + interval '1 hour') is not null as created;
+create function wv.lost() returns tasker.workflow_step language sql volatile as
+$$ select s from tasker.workflow_step s join tasker.tasks t on t.task_uuid = tasker.task_of(workflow_step_uuid)
+where namespace_name = 'wv lost' $$;
+select tasker.reset_step((wv.lost()).workflow_step_uuid);
+select count(*) as early from tasker.claim_steps('wv lost');
+select tasker.cancel_records(array[(wv.lost()).record_id]) as cancelled;
+select regexp_replace(problem, '\d{9,}', '<id>') as problem from tasker.check_integrity();
+select tasker.reset_step((wv.lost()).workflow_step_uuid);
+select regexp_replace(problem, '\d{9,}', '<id>') as problem from tasker.check_integrity();
+select step_name, attempts, tasker.complete_step(workflow_step_uuid, lease_token => lease_token) from tasker.claim_steps('wv lost');
+
 drop schema wv cascade;

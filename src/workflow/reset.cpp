@@ -8,6 +8,7 @@
 // A decision or batch step that has created steps is refused: it would create them again. So is one among the
 // descendants of a cascade.
 #include "pg/function.hpp"
+#include "queue/lookup.hpp"
 #include "workflow/create.hpp"
 #include "workflow/edges.hpp"
 #include "workflow/expansion.hpp"
@@ -114,6 +115,13 @@ bool is_in_line(StepState state)
     return state == StepState::enqueued || state == StepState::waiting_for_retry;
 }
 
+// Is the record of an enqueued step there? Somebody may have cancelled it in the queue, past the workflow.
+bool stands_in_line(const StepHead &head)
+{
+    const std::optional<queue::RecordHead> record = queue::read_head(queue::queue_parent(), head.record_id);
+    return record && !core::is_terminal(record->status);
+}
+
 void enqueue(Reset &reset, const StepHead &head, pg::RowValues &change)
 {
     const StepTemplate &step = template_of(reset, head);
@@ -145,32 +153,32 @@ bool change_row(Reset &reset, const Touch &touch, bool asked_for)
     const size_t noted = reset.log.transitions.count;
     const size_t records = reset.rows.records.count;
     Before seen{};
-    change_step(reset.instances, touch.uuid,
-                [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
-                    forget_from(reset.log, noted);
-                    reset.rows.records.count = records;
-                    const int32_t remaining = head.remaining_parents + touch.undone;
-                    seen = {head.state, head.state, head.record_id};
-                    const bool again = touch.reset && (has_begun(head.state) || asked_for);
-                    if (again) {
-                        require_no_creation(reset, head);
-                        seen.to = remaining == 0 ? StepState::enqueued : StepState::pending;
-                        clear_work(template_of(reset, head), change);
-                    } else if (remaining > 0 && is_in_line(head.state)) {
-                        seen.to = StepState::pending;
-                    }
-                    change.set(kStepRemainingParents, Int32GetDatum(remaining));
-                    if (!again && seen.to == seen.from)
-                        return touch.undone != 0;
-                    if (seen.from == StepState::enqueued && seen.to == StepState::enqueued)
-                        return true; // it stands in line already, perhaps for later
-                    change.set_null(kStepNextRetryAt);
-                    move_step(reset.log, reset.instances, head, seen.to, core::Walk::again, {}, change);
-                    change.set(kStepRecordId, Int64GetDatum(0));
-                    if (seen.to == StepState::enqueued)
-                        enqueue(reset, head, change);
-                    return true;
-                });
+    change_step(
+        reset.instances, touch.uuid, [&](const StepHead &head, TupleTableSlot *, pg::RowValues &change) {
+            forget_from(reset.log, noted);
+            reset.rows.records.count = records;
+            const int32_t remaining = head.remaining_parents + touch.undone;
+            seen = {head.state, head.state, head.record_id};
+            const bool again = touch.reset && (has_begun(head.state) || asked_for);
+            if (again) {
+                require_no_creation(reset, head);
+                seen.to = remaining == 0 ? StepState::enqueued : StepState::pending;
+                clear_work(template_of(reset, head), change);
+            } else if (remaining > 0 && is_in_line(head.state)) {
+                seen.to = StepState::pending;
+            }
+            change.set(kStepRemainingParents, Int32GetDatum(remaining));
+            if (!again && seen.to == seen.from)
+                return touch.undone != 0;
+            if (seen.from == StepState::enqueued && seen.to == StepState::enqueued && stands_in_line(head))
+                return true; // perhaps for later
+            change.set_null(kStepNextRetryAt);
+            move_step(reset.log, reset.instances, head, seen.to, core::Walk::again, {}, change);
+            change.set(kStepRecordId, Int64GetDatum(0));
+            if (seen.to == StepState::enqueued)
+                enqueue(reset, head, change);
+            return true;
+        });
     if (seen.from == seen.to)
         return false;
     reset.delta.move(seen.from, seen.to);
