@@ -5,7 +5,16 @@
 set client_min_messages = warning;
 create schema wc;
 
--- All functions are volatile: each sees what the one before it in a statement has done.
+-- Tasks have a mark, by which the functions here find them. Those that look at states are volatile: each sees what the one
+-- before it in a statement has done.
+create table wc.made (mark text primary key, task_uuid uuid);
+create function wc.create(mark text, name text default 'diamond', run_at timestamptz default null) returns text language sql volatile as
+$$ insert into wc.made select $1, tasker.create_task('wc', $2, run_at => $3) returning 'created' $$;
+create function wc.task(mark text) returns uuid language sql stable as
+$$ select task_uuid from wc.made m where m.mark = $1 $$;
+create function wc.step(mark text, name text) returns uuid language sql stable as
+$$ select workflow_step_uuid from tasker.get_workflow_steps(wc.task(mark)) s where s.name = $2 $$;
+
 -- Runs a statement; uuids are shown as the number of the step, 0 for a task.
 create function wc.try(statement text) returns text language sql volatile as
 $$
@@ -14,10 +23,6 @@ select regexp_replace(regexp_replace(qt.try(statement),
     '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}', '<uuid>', 'g')
 $$;
 
-create function wc.task(mark text) returns uuid language sql volatile as
-$$ select task_uuid from tasker.tasks where context ->> 'mark' = mark $$;
-create function wc.step(mark text, name text) returns uuid language sql volatile as
-$$ select workflow_step_uuid from tasker.get_workflow_steps(wc.task(mark)) s where s.name = $2 $$;
 create function wc.token(mark text, name text) returns bigint language sql volatile as
 $$
 select r.lease_token from tasker.get_workflow_steps(wc.task(mark)) s join tasker.queue_record r on r.id = s.record_id
@@ -42,8 +47,9 @@ $$;
 create function wc.records(mark text) returns text language sql volatile as
 $$
 select string_agg(s.name || ' ' || q.status, ', ' order by s.workflow_step_uuid, q.id)
-from tasker.processing_queue q join tasker.get_workflow_steps(wc.task(mark)) s
-  on q.payload = to_jsonb(s.workflow_step_uuid) where q.flow_name like 'wc/%'
+from tasker.queue_record r join tasker.processing_queue q on q.id = r.id
+join tasker.get_workflow_steps(wc.task(mark)) s on r.payload = to_jsonb(s.workflow_step_uuid)
+where r.flow_id in (select f.flow_id from tasker.flow f where f.flow_name like 'wc/%')
 $$;
 -- The last transitions of a step, or of the task.
 create function wc.log(mark text, name text default null) returns text language sql volatile as
@@ -94,7 +100,7 @@ select tasker.define_task('wc', 'choice', '{"steps": [
     {"name": "end", "type": "deferred", "depends_on": ["left", "right"]}]}') is not null as defined;
 
 -- Checkpoints: with the next claim, whoever gets it.
-select tasker.create_task('wc', 'diamond', '{"mark": "1"}') is not null as created;
+select wc.create('1');
 select wc.try($$select tasker.checkpoint_step(wc.step('1', 'a'), '{"at": 1}')$$);
 select wc.claim('1', 'a');
 select wc.try($$select tasker.checkpoint_step(wc.step('1', 'a'), '{"at": 1}', wc.token('1', 'a'))$$);
@@ -151,7 +157,7 @@ select * from wc.steps('1') where step = 'c';
 -- Back-off: what was asked for beforehand, what the failure says, what the template says.
 create function wc.delay(mark text, name text) returns text language sql volatile as
 $$
-select round(extract(epoch from s.next_retry_at - clock_timestamp())) || ' s'
+select round(extract(epoch from s.next_retry_at - clock_timestamp()), -2) || ' s'
 from tasker.workflow_steps s where s.workflow_step_uuid = wc.step($1, $2)
 $$;
 select wc.claim('1', 'b');
@@ -194,7 +200,7 @@ select wc.try($$select tasker.cancel_task(wc.task('1'))$$);
 select wc.try($$select tasker.retry_task('01900000-0000-7000-8000-000000000000')$$);
 select wc.try($$select tasker.retry_task(null)$$);
 -- A step that waits for its retry is due at once, and loses no attempt.
-select tasker.create_task('wc', 'diamond', '{"mark": "2"}') is not null as created;
+select wc.create('2');
 select wc.claim('2', 'a');
 select wc.try($$select tasker.fail_step(wc.step('2', 'a'), '{}', backoff_seconds => 5000)$$), wc.state('2'), wc.delay('2', 'a');
 select wc.try($$select tasker.retry_task(wc.task('2'))$$), wc.state('2');
@@ -227,7 +233,7 @@ select wc.try($$select tasker.reset_step(wc.step('2', 'b'), true)$$), wc.state('
 select * from wc.steps('2');
 select wc.complete('2', 'b', 'd');
 -- Of the first step: children in line go back, one that is in progress goes on; or not.
-select tasker.create_task('wc', 'diamond', '{"mark": "3"}') is not null as created;
+select wc.create('3');
 select wc.complete('3', 'a'), wc.claim('3', 'c');
 select wc.try($$select tasker.reset_step(wc.step('3', 'a'))$$), wc.state('3');
 select * from wc.steps('3');
@@ -240,7 +246,7 @@ select * from wc.steps('3');
 select wc.try($$select tasker.complete_step(wc.step('3', 'b'))$$);
 select wc.complete('3', 'a', 'b', 'c', 'd');
 -- Of a step that nobody has begun, is in line, or is in progress.
-select tasker.create_task('wc', 'diamond', '{"mark": "4"}') is not null as created;
+select wc.create('4');
 select wc.try($$select tasker.reset_step(wc.step('4', 'd'))$$), wc.try($$select tasker.reset_step(wc.step('4', 'a'))$$);
 select wc.claim('4', 'a');
 select wc.try($$select tasker.reset_step(wc.step('4', 'a'))$$);
@@ -251,7 +257,7 @@ select wc.try($$select tasker.reset_step('01900000-0000-7000-8000-000000000001')
 select wc.try($$select tasker.reset_step(null)$$);
 select wc.try($$select tasker.reset_step(wc.step('4', 'a'), null)$$);
 -- A decision that has created steps would create them again.
-select tasker.create_task('wc', 'choice', '{"mark": "5"}') is not null as created;
+select wc.create('5', 'choice');
 select wc.claim('5', 'pick');
 select wc.try($$select tasker.reset_step(wc.step('5', 'pick'))$$);
 select wc.claim('5', 'pick');
@@ -275,7 +281,7 @@ select wc.log('4', 'b');
 select wc.log('4');
 select wc.records('4');
 select wc.try($$select tasker.resolve_step_manually(wc.step('4', 'c'), '"c"', 'ann', 'again')$$);
-select tasker.create_task('wc', 'diamond', '{"mark": "6"}') is not null as created;
+select wc.create('6');
 select wc.complete('6', 'a');
 select wc.try($$select tasker.resolve_step_manually(wc.step('6', 'a'), '"c"', 'ann', 'again')$$);
 select wc.try($$select tasker.resolve_step_manually(wc.step('6', 'b'), '"c"', '', 'by nobody')$$);
@@ -309,7 +315,7 @@ select wc.complete('6', 'c', 'd');
 select wc.log('6');
 
 -- A task for later can be cancelled, and comes back in line at once.
-select tasker.create_task('wc', 'diamond', '{"mark": "7"}', run_at => now() + interval '1 day') is not null as created;
+select wc.create('7', run_at => now() + interval '1 day');
 select wc.state('7'), wc.claim('7', 'a');
 select wc.try($$select tasker.cancel_task(wc.task('7'))$$), wc.state('7');
 select wc.try($$select tasker.retry_task(wc.task('7'))$$), wc.state('7');
