@@ -371,7 +371,7 @@ class Driver:
             session.savepoints.append(len(session.operations))
         session.call = call
         view = self.view()
-        call.start = {index: view[index].copy() for index in call.tasks if index in view}
+        call.seen = [{index: view[index].copy() for index in call.tasks if index in view}]
         session.calls += 1
         self.say(f"{session.name} {call.text}{' (savepoint)' if session.guarded else ''}", call.tasks)
         session.start(call.run)
@@ -459,10 +459,11 @@ class Driver:
 
     def judge(self, session, call, span):
         """The operation that a call has carried out. One that had to wait for others on its way over the steps of a
-        task may have passed some of them before and some after they were changed: it must fit the one or the other."""
+        task may have passed by steps before others changed them: it must fit what there is now, or what there was at
+        some moment since it began."""
         problem = None
-        for early, late in [(False, False), (True, False), (False, True)] if call.waiting else [(False, False)]:
-            self.early = self.as_it_began(call) if early else None
+        for early, late in self.moments(call):
+            self.early = early
             call.late = late
             try:
                 operation = call.judge(self, session.result, span)
@@ -479,11 +480,26 @@ class Driver:
                 self.early = None
         raise problem if not isinstance(problem, LostUpdate) else Difference(str(problem))
 
-    def as_it_began(self, call):
-        """What the session saw of the call's tasks when it began."""
-        world = World(self.view())
-        world.own.update({index: task.copy() for index, task in call.start.items()})
-        return world
+    def moments(self, call):
+        """The worlds that a call may have seen, None for what there is now; and whether it may have looked at the state
+        of the task earlier than at the steps."""
+        yield None, False
+        if call.waiting:
+            for seen in reversed(call.seen):
+                world = World(self.view())
+                world.own.update({index: task.copy() for index, task in seen.items()})
+                yield world, False
+            yield None, True
+
+    def note_moment(self):
+        """Something was committed: calls that wait may see it on the rest of their way."""
+        current = self.current
+        for session in self.sessions:
+            if session.call is not None and not session.call.commits:
+                self.current = session
+                view = self.view()
+                session.call.seen.append({i: view[i].copy() for i in session.call.tasks if i in view})
+        self.current = current
 
     def fits(self, session, operation):
         """Does the session see what the operation has changed?"""
@@ -534,9 +550,8 @@ class Driver:
 
     def must_fail(self, call, span):
         """Raises Refused where the model refuses the call."""
-        call.must_fail(self, span)
-        if call.waiting and call.start:
-            self.early = self.as_it_began(call)
+        for early, _ in self.moments(call):
+            self.early = early
             try:
                 call.must_fail(self, span)
             finally:
@@ -592,6 +607,7 @@ class Driver:
                 self.world.merge(operation["changes"])
         except LostUpdate as lost:
             raise Mismatch(f"{session.name}: {lost}", self.touched(session)) from lost
+        self.note_moment()
 
     # --- comparing --------------------------------------------------------------------------------------------
 
