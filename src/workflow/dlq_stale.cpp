@@ -10,6 +10,8 @@
 #include "partition/directory.hpp"
 #include "pg/spi.hpp"
 
+#include <numeric>
+
 extern "C" {
 #include "utils/numeric.h"
 }
@@ -197,13 +199,30 @@ void add_detected(pg::ResultSet &result, const StaleTask &task, TimestampTz now,
     result.add(values, nulls);
 }
 
-// Gives a stale task up; false when that failed, which is told as a warning.
-bool give_up(const StaleTask &task, TimestampTz now, bool &entered)
+struct GivenUp
 {
-    const std::optional<pg::CaughtError> error = try_give_up(task, now, entered);
-    if (error)
-        error->emit(WARNING);
-    return !error;
+    bool moved;   // false: it failed, which was told as a warning
+    bool entered; // with a new entry
+};
+
+// Gives stale tasks up, in the order in which everybody locks tasks: all stay locked to the end of the
+// transaction. Returns what became of each, in the order given.
+std::span<const GivenUp> give_up(const Growing<StaleTask> &tasks, TimestampTz now)
+{
+    auto *order = static_cast<size_t *>(palloc_extended(sizeof(size_t) * (tasks.count + 1), MCXT_ALLOC_HUGE));
+    auto *given_up =
+        static_cast<GivenUp *>(palloc_extended(sizeof(GivenUp) * (tasks.count + 1), MCXT_ALLOC_HUGE));
+    std::iota(order, order + tasks.count, size_t{0});
+    std::sort(order, order + tasks.count, [&](size_t a, size_t b) { return tasks[a].uuid < tasks[b].uuid; });
+    for (size_t i = 0; i < tasks.count; i++) {
+        GivenUp &outcome = given_up[order[i]];
+        outcome.entered = false;
+        const std::optional<pg::CaughtError> error = try_give_up(tasks[order[i]], now, outcome.entered);
+        outcome.moved = !error;
+        if (error)
+            error->emit(WARNING);
+    }
+    return {given_up, tasks.count};
 }
 
 } // namespace
@@ -333,15 +352,19 @@ TASKER_FUNCTION(detect_and_transition_stale_tasks)
     const StaleLimits limits = limits_argument(args, {2, 3, 4, 5}, kNames);
     pg::ResultSet result(args.call());
     const TimestampTz now = GetCurrentTimestamp();
-    for (const StaleTask &task : find_stale_tasks(limits, batch, now)) {
-        bool entered = false;
-        const bool moved = !dry_run && give_up(task, now, entered);
-        add_detected(result, task, now,
+    const Growing<StaleTask> tasks = find_stale_tasks(limits, batch, now);
+    std::span<const GivenUp> given_up;
+    if (!dry_run)
+        given_up = give_up(tasks, now);
+    for (size_t i = 0; i < tasks.count; i++) {
+        const bool moved = !dry_run && given_up[i].moved;
+        const bool entered = moved && given_up[i].entered;
+        add_detected(result, tasks[i], now,
                      dry_run   ? "would_transition_to_dlq_and_error"
                      : !moved  ? "transition_failed"
                      : entered ? "transitioned_to_dlq_and_error"
                                : "transitioned_to_error_only",
-                     moved && entered, moved);
+                     entered, moved);
     }
     return 0;
 }
@@ -351,10 +374,8 @@ int64_t transition_stale_tasks()
     constexpr int64_t kBatch = 100;
     const TimestampTz now = GetCurrentTimestamp();
     int64_t done = 0;
-    for (const StaleTask &task : find_stale_tasks({}, kBatch, now)) {
-        bool entered = false;
-        done += give_up(task, now, entered) ? 1 : 0;
-    }
+    for (const GivenUp &outcome : give_up(find_stale_tasks({}, kBatch, now), now))
+        done += outcome.moved ? 1 : 0;
     return done;
 }
 
