@@ -288,6 +288,18 @@ class Client:
         if task and self.one("select tasker.cancel_task(%s, 'on purpose')", task):
             self.note("cancelled", [task])
 
+    def give_up_task(self):
+        """Ends a task that is in one of these states, past its steps."""
+        task = self.some_known(False)
+        before, after = self.random.choice([
+            ("steps_in_process", "error"), ("waiting_for_retry", "error"), ("blocked_by_failures", "resolved_manually"),
+            ("blocked_by_failures", "error"),
+        ])
+        if task and self.one(
+            "select tasker.transition_task_state_atomic(%s, %s, %s, gen_random_uuid())", task, before, after
+        ):
+            self.note(after, [task])
+
     def retry(self):
         task = self.some_known(False)
         if task:
@@ -327,8 +339,8 @@ class Client:
 OPERATIONS = (
     [Client.create, Client.create_array, Client.create_unique, Client.claim, Client.complete, Client.complete_array,
      Client.complete_without_token, Client.fail, Client.release, Client.extend, Client.checkpoint, Client.cancel,
-     Client.retry, Client.reset, Client.resolve, Client.set_backoff, Client.recover, Client.look],
-    [5, 2, 2, 26, 26, 12, 1, 6, 2, 2, 2, 1.5, 2, 2, 1, 1, 1, 3],
+     Client.give_up_task, Client.retry, Client.reset, Client.resolve, Client.set_backoff, Client.recover, Client.look],
+    [5, 2, 2, 26, 26, 12, 1, 6, 2, 2, 2, 1.5, 1, 2, 2, 1, 1, 1, 3],
 )
 SHAPES = ["chain", "diamond", "fan", "brittle", "choice", "choice", "batch"]
 # What a decision or batch step may create.

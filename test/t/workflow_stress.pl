@@ -53,6 +53,8 @@ sql($node, <<~'SQL');
 	create table stress.claims (uuid uuid, token bigint, attempts int, tx text);
 	create table stress.ledger (uuid uuid, kind text, token bigint, tx text);
 	create table stress.said (line jsonb);
+	create table stress.event (uuid uuid, sort_key int);
+	select tasker.register_consumer('tasker.transitions', 'observer');
 	create function stress.define(task text, steps jsonb) returns uuid language sql as
 	$$
 	select tasker.define_task('stress', task, jsonb_build_object('steps', (select jsonb_agg(
@@ -219,6 +221,8 @@ sub every_effect_is_accounted_for
 	$compare->('failed', "ledger where kind = 'failed'", "$steps any ('{r,e}') and metadata ->> 'message' = 'on purpose'");
 	$compare->('tasks were cancelled', "ledger where kind = 'cancelled'",
 		"task_uuid as uuid, count(*) as theirs from tasker.task_transition where to_state = 'x'");
+	$compare->("... given up ($_->[0])", "ledger where kind = '$_->[0]'",
+		"task_uuid as uuid, count(*) as theirs from tasker.task_transition where to_state = '$_->[1]'") foreach [ 'error', 'e' ], [ 'resolved_manually', 'm' ];
 	none("$when: no claim hands out a step twice", 'select uuid from stress.claims group by uuid, token having count(*) > 1');
 	none("$when: no claim has more than one end", "select uuid, token from stress.ledger where token is not null group by 1, 2 having count(*) > 1");
 	none("$when: nothing ends under a claim that was not made", 'select uuid, token from stress.ledger where token is not null
@@ -246,7 +250,7 @@ sub drain
 		end
 		$$;
 		SQL
-	my $unfinished = "current_state not in ('complete', 'cancelled')";
+	my $unfinished = "current_state not in ('complete', 'cancelled', 'error', 'resolved_manually')";
 	foreach my $round (1 .. 20)
 	{
 		# What is in error is brought back, and what waits for its retry is due.
@@ -259,6 +263,32 @@ sub drain
 	none('nothing is left to be claimed', "select payload, status from tasker.processing_queue where status in ('pending', 'processing')");
 	none('every step of a complete task is done', "select workflow_step_uuid from tasker.workflow_steps s join tasker.tasks t using (task_uuid)
 		where t.complete and s.current_state not in ('complete', 'resolved_manually')");
+	return;
+}
+
+# Every transition of a step or task that was committed is one event for a consumer that has been there from the beginning.
+sub every_transition_is_an_event
+{
+	sql($node, "select tasker.force_tick('tasker.transitions')");
+	sql($node, <<~'SQL');
+		do $$
+		declare
+			batch bigint;
+		begin
+			loop
+				batch := tasker.next_batch('tasker.transitions', 'observer');
+				exit when batch is null;
+				insert into stress.event select coalesce(ev_extra2, ev_extra1)::uuid, (ev_data::jsonb ->> 'sort_key')::int
+				from tasker.get_batch_events(batch);
+				perform tasker.finish_batch(batch);
+				commit;
+			end loop;
+		end $$
+		SQL
+	my $log = 'select task_uuid as uuid, sort_key from tasker.task_transition union all
+		select workflow_step_uuid, sort_key from tasker.workflow_step_transition';
+	none('no transition is missing among the events', "$log except all select * from stress.event");
+	none('no event is there twice, or without its transition', "select * from stress.event except all ($log)");
 	return;
 }
 
@@ -300,6 +330,7 @@ drain();
 workflow_is_sound($node, 'after the drain');
 queue_is_exact($node, 'after the drain');
 every_effect_is_accounted_for('after the drain');
+every_transition_is_an_event();
 server_did_not_crash($node);
 
 $node->stop;
