@@ -3301,7 +3301,7 @@ comment on column tasker.v_dlq_investigation_queue.assigned_at is 'Since when';
 
 create function tasker.find_stuck_tasks(minutes integer default 10)
     returns table (task_uuid uuid, current_state text, processor_uuid uuid, stuck_duration_minutes integer)
-    language c stable parallel restricted rows 100 as 'MODULE_PATHNAME', 'tasker_find_stuck_tasks';
+    language c stable rows 100 as 'MODULE_PATHNAME', 'tasker_find_stuck_tasks';
 comment on function tasker.find_stuck_tasks(integer) is
 'Tasks that are in a state of work (initializing, enqueuing_steps, steps_in_process, evaluating_results) and have not got on for longer than that (see last_progress_at), the longest first, with the processor of the last transition. Reads the tasks of partitions in which some are unfinished. Errors: 22023.';
 create function tasker.get_stale_tasks_for_dlq(p_default_waiting_deps integer default 60,
@@ -3309,7 +3309,7 @@ create function tasker.get_stale_tasks_for_dlq(p_default_waiting_deps integer de
         p_max_lifetime_hours integer default 24, p_batch_size integer default 100)
     returns table (task_uuid uuid, namespace_name text, task_name text, current_state text,
         time_in_state_minutes numeric, threshold_minutes integer, task_age_minutes numeric)
-    language c stable parallel restricted rows 100 as 'MODULE_PATHNAME', 'tasker_get_stale_tasks_for_dlq';
+    language c stable rows 100 as 'MODULE_PATHNAME', 'tasker_get_stale_tasks_for_dlq';
 comment on function tasker.get_stale_tasks_for_dlq(integer, integer, integer, integer, integer) is
 'Tasks that wait for dependencies or for a retry for longer than they may, have steps in process of which none has moved for longer than it may (see last_progress_at), or exist for longer than they may ("lifecycle": {"max_duration_minutes"}, else p_max_lifetime_hours), and have no pending entry in tasks_dlq; up to p_batch_size, the longest in their state first. The defaults, in minutes, hold where the "lifecycle" of the definition says nothing. Reads the tasks of partitions in which some are unfinished. Errors: 22023.';
 create function tasker.detect_and_transition_stale_tasks(p_dry_run boolean default true,

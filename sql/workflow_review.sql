@@ -88,4 +88,8 @@ select tasker.reset_step((wv.lost()).workflow_step_uuid);
 select regexp_replace(problem, '\d{9,}', '<id>') as problem from tasker.check_integrity();
 select step_name, attempts, tasker.complete_step(workflow_step_uuid, lease_token => lease_token) from tasker.claim_steps('wv lost');
 
+-- What may have to build the counts takes a snapshot of its own, which no leader of parallel workers may.
+select proname from pg_proc where pronamespace = 'tasker'::regnamespace and proparallel <> 'u'
+    and proname in ('find_stuck_tasks', 'get_stale_tasks_for_dlq', 'get_system_health_counts', 'get_next_ready_tasks', 'step_results');
+
 drop schema wv cascade;
