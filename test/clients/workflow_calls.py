@@ -448,27 +448,19 @@ class Maker:
     def lose(self):
         """Leases that have ended are collected."""
         query = "select tasker.cleanup_orphaned_records('1 day')"
-        ask = (
-            "select workflow_step_uuid::text, current_state, attempts, error from tasker.workflow_steps"
-            " where workflow_step_uuid = any(%s::uuid[])"
-        )
-        candidates = {
-            step_uuid(task, step.number): (task.index, step.number)
-            for _, task in sorted(self.model.view().tasks().items())
-            for step in task.steps.values()
-            if step.state == "in_progress" and step.lease_end is not None and step.lease_end[1] < time.time() + HOUR
-        }
-        if not candidates:
+        ask = "select workflow_step_uuid::text, current_state, attempts, error from tasker.workflow_steps"
+        soon = time.time() + HOUR
+        if not self.steps(lambda _, step: step.state == "in_progress" and step.lease_end[1] < soon):
             return None
 
         def run(connection):
             count = connection.execute(query).fetchone()[0]
-            return count, connection.execute(ask, (list(candidates),)).fetchall()
+            return count, connection.execute(ask).fetchall()
 
         def judge(model, said, span):
-            return model.judge_lost(candidates, said, span)
+            return model.judge_lost(said, span)
 
-        return Call(f"lose leases of {sorted(candidates.values())}", run, judge, tasks=[])
+        return Call("lose leases", run, judge)
 
     def wrong(self):
         """A step that does not exist."""

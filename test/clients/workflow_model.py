@@ -289,18 +289,24 @@ class Driver:
             " ('p', 'r') and not exists (select from tasker.workflow_step s where s.record_id = r.id))"
         ).fetchone()[0]
 
-    def judge_lost(self, candidates, said, span):
+    def judge_lost(self, said, span):
         count, rows = said
         view = self.view()
         locked = self.others_touch()[0]
         # The leases of its own claims begin with its commit.
         mine = {item[:2] for op in self.current.operations if op["do"] == "claim" for item in op["steps"]}
         lost = []
+        running = {
+            step_uuid(task, step.number): (index, step.number)
+            for index, task in view.tasks().items()
+            for step in task.steps.values()
+            if step.state == "in_progress"
+        }
         for uuid, state, attempts, error in rows:
-            index, number = candidates[uuid]
+            if uuid not in running:
+                continue
+            index, number = running[uuid]
             step = view[index].steps[number]
-            if step.state != "in_progress":
-                continue  # a call of others that we had to wait for
             is_lost = state != "in_progress" or attempts != step.attempts
             what = f"step {index}.{number}, whose lease ends at {step.lease_end}, {span}"
             if is_lost and step.lease_end[0] > span[1]:
@@ -315,6 +321,7 @@ class Driver:
                 lost.append((index, number, error))
         if count < len(lost):
             raise Difference(f"{len(lost)} leases were lost, it says {count}")
+        lost.sort(key=lambda item: item[:2])
         return {"do": "lose", "steps": lost, "span": span}
 
     # --- one action -------------------------------------------------------------------------------------------
