@@ -6,6 +6,7 @@
 #include "workflow/counts.hpp"
 #include "workflow/counts_changes.hpp"
 #include "workflow/counts_rebuild.hpp"
+#include "workflow/counts_seal.hpp"
 #include "workflow/sets.hpp"
 
 namespace tasker::workflow {
@@ -188,6 +189,7 @@ TASKER_FUNCTION(account_state_truncate)
 {
     trigger_data(args.call(), "account_state_truncate");
     note_truncation();
+    unseal_all_counts();
     return PointerGetDatum(nullptr);
 }
 

@@ -145,6 +145,13 @@ int64_t seal_counts()
     return sealed;
 }
 
+void unseal_all_counts()
+{
+    static pg::Statement remove("delete from tasker.sealed_workflow_partition", {});
+    pg::Spi spi;
+    spi.run_latest(remove);
+}
+
 void unseal_counts(Oid partition)
 {
     static pg::Statement remove("delete from tasker.sealed_workflow_partition where partition = $1",

@@ -12,5 +12,7 @@ namespace tasker::workflow {
 // Removes the seal of a partition that is about to change. The caller holds a lock on it that conflicts with
 // ShareLock, to the end of the transaction.
 void unseal_counts(Oid partition);
+// Removes all seals; the whole table is being truncated, under such a lock on each of its partitions.
+void unseal_all_counts();
 
 } // namespace tasker::workflow

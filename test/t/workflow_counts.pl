@@ -348,6 +348,8 @@ sub others
 	sql($node, 'create extension tasker', 'other');
 	is(sql($node, 'select total_tasks from tasker.get_system_health_counts()', 'other'), 0, 'another database has its own counts');
 
+	sql($node, "call tasker.run_duty('seal')");
+	cmp_ok(sql($node, 'select count(*) from tasker.sealed_workflow_partition'), '>', 0, 'there are seals');
 	sql($node, 'truncate tasker.task, tasker.workflow_step');
 	exact('after a truncation');
 	sql($node, 'drop extension tasker cascade');
