@@ -161,7 +161,8 @@ class Maker:
         def run(connection):
             uuids = [str(uuid) for uuid in connection.execute(query, parameters).fetchone()[0]]
             waiting = connection.execute(
-                "select task_uuid::text from tasker.tasks where task_uuid = any(%s::uuid[]) and current_state = 'pending'",
+                "select task_uuid::text from tasker.tasks where task_uuid = any(%s::uuid[])"
+                " and current_state = 'pending'",
                 (uuids,),
             ).fetchall()
             return uuids, {row[0] for row in waiting}
@@ -205,8 +206,8 @@ class Maker:
         # A handler that no step has in this namespace is none.
         handlers = handlers and [h for h in handlers if h in self.model.handlers[namespace]]
         query = (
-            "select workflow_step_uuid::text, task_uuid::text, task_name, step_name, handler, attempts, inputs, context,"
-            " dependency_results, checkpoint, correlation_id::text, lease_token,"
+            "select workflow_step_uuid::text, task_uuid::text, task_name, step_name, handler, attempts, inputs,"
+            " context, dependency_results, checkpoint, correlation_id::text, lease_token,"
             " extract(epoch from lease_expires_at)::float8"
             " from tasker.claim_steps(%s, %s, %s, make_interval(secs => %s), %s)"
         )
@@ -252,7 +253,8 @@ class Maker:
         for i, name in enumerate(names):
             called = f"{name} no. {task.next_number}.{i}" if rng.random() < 0.2 else None
             if called and rng.random() < 0.2:
-                called = rng.choice(["the same", f"{name}_{rng.randint(1, 4)}", name, rng.choice(list(template.by_name))])
+                of_template = rng.choice(list(template.by_name))
+                called = rng.choice(["the same", f"{name}_{rng.randint(1, 4)}", name, of_template])
             inputs = (some_json(rng),) if rng.random() < 0.3 else None
             choices.append((name, called, inputs))
             if called is None and inputs is None and rng.random() < 0.7:

@@ -1,13 +1,13 @@
-"""The model test of workflows: random tasks are driven through random histories, and after everything that was committed
-the server is asked all it can say of the tasks that were touched, and compared with a model in plain code.
+"""The model test of workflows: random tasks are driven through random histories, and after everything that was
+committed the server is asked all it can say of the tasks that were touched, and compared with a model in plain code.
 
     workflow_model.py CONNINFO [--seed N] [--actions N] [--seconds N] [--sessions N] [--steps N] [--tasks N]
         [--crashes] [--data FOLDER --pg-ctl PROGRAM --log FILE] [--shrink SECONDS]
 
 One program drives several sessions, each in a thread of its own: it begins a call in one of them and goes on when the
-call is done or waits for a lock of another session. So transactions interleave at random, and there is an order in which
-everything happened. workflow_dags.py makes the definitions, workflow_calls.py the calls, workflow_rules.py is the model,
-workflow_answers.py compares. With --crashes backends are killed, also during their COMMIT, and the server is restarted;
+call is done or waits for a lock of another session. So transactions interleave at random, and there is an order in
+which everything happened. workflow_dags.py makes the definitions, workflow_calls.py the calls, workflow_rules.py is the
+model, workflow_answers.py compares. With --crashes backends are killed, also in their COMMIT, and the server is restarted;
 what the server then says of a transaction (pg_xact_status) is what has happened.
 
 The seed decides everything but the order in which sessions come on that have waited for the same lock. A difference is
@@ -27,9 +27,9 @@ import time
 import psycopg
 from psycopg.types.json import Jsonb
 
-from workflow_answers import TASK_QUERY, check_ready_tasks, check_task, number_of, seconds, step_uuid
+from workflow_answers import TASK_QUERY, check_ready_tasks, check_task, number_of, step_uuid
 from workflow_calls import Difference, Maker
-from workflow_dags import HANDLERS, NAMESPACES, random_definition
+from workflow_dags import NAMESPACES, random_definition
 from workflow_rules import FINISHED, LostUpdate, Refused, Task, Template, World
 
 SLACK = 0.002  # between the server's clock and ours, which are the same
@@ -311,9 +311,9 @@ class Driver:
             what = f"step {index}.{number}, whose lease ends at {step.lease_end}, {span}"
             if is_lost and step.lease_end[0] > span[1]:
                 raise Difference(f"{what}: it is lost already")
-            if not is_lost and step.lease_end[1] < span[0] and index not in locked and (index, number) not in mine and not (
-                self.current.call.waiting or self.somebody_waits()
-            ):
+            free = index not in locked and (index, number) not in mine
+            waited = self.current.call.waiting or self.somebody_waits()
+            if not is_lost and step.lease_end[1] < span[0] and free and not waited:
                 raise Difference(f"{what}: it is not lost")
             if is_lost:
                 if not (isinstance(error, dict) and isinstance(error.get("message"), str)):
@@ -337,7 +337,7 @@ class Driver:
         if not free:
             raise Mismatch("every session waits for another one")
         session = self.current = self.rng.choice(free)
-        if self.options.crashes and self.rng.random() < 0.004:
+        if self.options.crashes and (self.rng.random() < 0.004 or self.actions == 120):
             self.crash(session)
         elif session.xid is None:
             self.begin_transaction(session)
@@ -364,8 +364,12 @@ class Driver:
             return
         names = list(self.weights)
         live = sum(1 for task in self.world.tasks().values() if task.state not in FINISHED)
-        weights = [0 if name == "lose" and session.level != "read committed" or name == "create" and (live >= self.options.tasks or self.tasks_made >= self.options.total)
-                   else self.weights[name] for name in names]
+        unwanted = set()
+        if live >= self.options.tasks or self.tasks_made >= self.options.total:
+            unwanted.add("create")
+        if session.level != "read committed":
+            unwanted.add("lose")  # it could not see what it has done
+        weights = [0 if name in unwanted else self.weights[name] for name in names]
         for _ in range(20):
             call = getattr(maker, self.rng.choices(names, weights)[0])()
             if call is not None:
@@ -544,9 +548,8 @@ class Driver:
                 raise Mismatch(f"{session.name} {call.text}: it failed: {error.sqlstate} {error}", call.tasks)
             except Refused as refused:
                 if error.sqlstate not in refused.sqlstates:
-                    raise Mismatch(
-                        f"{session.name} {call.text}: it failed with {error.sqlstate} {error}, not {refused}", call.tasks
-                    ) from refused
+                    text = f"{session.name} {call.text}: it failed with {error.sqlstate} {error}, not {refused}"
+                    raise Mismatch(text, call.tasks) from refused
             self.refused += 1
         if session.guarded:
             at = len(session.savepoints) - 1
@@ -704,8 +707,8 @@ class Driver:
             time.sleep(self.rng.random() * 0.001)
         if self.options.pg_ctl and self.rng.random() < 0.4:
             self.say(f"restart of the server{', ' + session.name + ' commits' if committing else ''}", [])
-            subprocess.run([self.options.pg_ctl, "-D", self.options.data, "-l", self.options.log, "-m", "immediate", "-w",
-                            "restart"], check=True, stdout=subprocess.DEVNULL)
+            command = [self.options.pg_ctl, "-D", self.options.data, "-l", self.options.log, "-m", "immediate", "-w"]
+            subprocess.run([*command, "restart"], check=True, stdout=subprocess.DEVNULL)
         else:
             self.say(f"a backend is killed{', ' + session.name + ' commits' if committing else ''}", [])
             # The whole server goes through recovery then; any of them will do.
@@ -739,7 +742,8 @@ class Driver:
                     self.commit(session)
                 elif session.error is None and any(op["changes"] for op in session.operations):
                     # (One that has written nothing may be forgotten.)
-                    raise Mismatch(f"the commit of {session.name} was confirmed, and it is {status}", session.call.tasks)
+                    text = f"the commit of {session.name} was confirmed, and it is {status}"
+                    raise Mismatch(text, session.call.tasks)
         for session in self.sessions:
             session.open()
         self.compare_all()
@@ -782,11 +786,12 @@ class Driver:
         states = {}
         for task in self.world.tasks().values():
             states[task.state] = states.get(task.state, 0) + 1
-        made = sum(1 for task in self.world.tasks().values() for number in task.steps if number > len(task.template.steps))
-        steps = sum(len(task.steps) for task in self.world.tasks().values())
+        tasks = self.world.tasks().values()
+        made = sum(1 for task in tasks for number in task.steps if number > len(task.template.steps))
+        steps = sum(len(task.steps) for task in tasks)
         return (
-            f"seed {self.seed}: {self.actions} actions, {self.tasks_made} tasks of {steps} steps, {made} of them created"
-            f" while they ran, {self.compared} comparisons, {self.refused} refusals, {self.waits} waits,"
+            f"seed {self.seed}: {self.actions} actions, {self.tasks_made} tasks of {steps} steps, {made} of them"
+            f" created while they ran, {self.compared} comparisons, {self.refused} refusals, {self.waits} waits,"
             f" {self.deadlocks} deadlocks of longer transactions, {self.serialization} serialization failures,"
             f" {self.crashes} crashes; tasks {states}"
         )
