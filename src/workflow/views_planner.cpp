@@ -222,7 +222,8 @@ PlannedStmt *plan(Query *query, const char *text, int options, ParamListInfo par
 {
     pg::boundary([&] {
         check_stack_depth();
-        (void)add_ranges(reinterpret_cast<Node *>(query), nullptr);
+        if (OidIsValid(get_namespace_oid("tasker", true))) // other databases do not pay for the walk
+            (void)add_ranges(reinterpret_cast<Node *>(query), nullptr);
     });
     return next_hook != nullptr ? next_hook(query, text, options, parameters)
                                 : standard_planner(query, text, options, parameters);
