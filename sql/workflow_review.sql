@@ -41,6 +41,8 @@ select wv.plan('plan', '["work", {"name": "work", "as": "work_1"}, "work", {"nam
 select wv.plan('again', '[{"name": "more", "as": "work_4"}]');
 select wv.plan('again', '[{"name": "more", "as": "work_3"}]');
 select wv.plan('again', '[{"name": "more", "as": "more"}]');
+-- Who has lost the step hears so, and not that there are such steps already.
+select wv.plan('again', '[{"name": "more", "as": "more"}]');
 select name from tasker.workflow_steps where task_uuid = (select task_uuid from wv.held limit 1) order by workflow_step_uuid;
 select count(*) as completed from tasker.claim_steps('wv names', 100, 'me'),
     lateral tasker.complete_step(workflow_step_uuid, to_jsonb(step_name), lease_token => lease_token);

@@ -295,6 +295,8 @@ core::TaskState apply_by_hand(TaskPass &pass)
 
 void plan(TaskPass &pass, const StepHead &head, const Completed &own)
 {
+    if (head.state != core::StepState::in_progress) // what it has created before would not fit
+        not_in_progress(head, own.by_hand);
     plan_expansion(pass.call.instances, pass.task, *pass.definition, head, own.create_steps, pass.expansion);
     for (const ParentGain &gain : pass.expansion.gains)
         pass.touches.add({gain.child, -1, gain.done, gain.done + gain.waiting, false});
