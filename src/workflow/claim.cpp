@@ -249,6 +249,32 @@ void claim_from_flows(std::span<const int32_t> flows, int64_t wanted, queue::Cla
     }
 }
 
+// Takes the steps of the records that were claimed; returns how many there were. All others were stale.
+int64_t take_claimed(StepSink &sink, const queue::ClaimTerms &terms, std::optional<int64_t> lease_us,
+                     pg::ResultSet &result)
+{
+    std::sort(sink.steps.begin(), sink.steps.end(),
+              [](const ClaimedStep &a, const ClaimedStep &b) { return a.uuid < b.uuid; });
+    StepClaim claim{};
+    claim.lease_us = lease_us.value_or(0);
+    claim.token = terms.token;
+    claim.note.processor = terms.instance;
+    begin_instances(claim.instances);
+    for (size_t at = 0; at < sink.steps.count;) {
+        size_t end = at + 1;
+        while (end < sink.steps.count &&
+               core::task_of(sink.steps[end].uuid) == core::task_of(sink.steps[at].uuid))
+            end++;
+        take_task(claim, sink.steps.all().subspan(at, end - at), result);
+        at = end;
+    }
+    write_transitions(claim.instances, claim.log);
+    end_instances(claim.instances);
+    change_step_records(claim.instances.now, claim.records.all());
+    return std::count_if(sink.steps.begin(), sink.steps.end(),
+                         [](const ClaimedStep &step) { return step.taken; });
+}
+
 } // namespace
 
 TASKER_FUNCTION(claim_steps)
@@ -272,29 +298,14 @@ TASKER_FUNCTION(claim_steps)
     if (!args.is_null(2))
         worker = args.datum(2);
     queue::ClaimTerms terms = queue::claim_terms(worker, lease.value_or(USECS_PER_HOUR));
-    StepSink sink;
-    claim_from_flows(flows.all(), batch, terms, lease, sink);
-    if (sink.steps.count == 0)
-        return 0;
-
-    std::sort(sink.steps.begin(), sink.steps.end(),
-              [](const ClaimedStep &a, const ClaimedStep &b) { return a.uuid < b.uuid; });
-    StepClaim claim{};
-    claim.lease_us = lease.value_or(0);
-    claim.token = terms.token;
-    claim.note.processor = terms.instance;
-    begin_instances(claim.instances);
-    for (size_t at = 0; at < sink.steps.count;) {
-        size_t end = at + 1;
-        while (end < sink.steps.count &&
-               core::task_of(sink.steps[end].uuid) == core::task_of(sink.steps[at].uuid))
-            end++;
-        take_task(claim, sink.steps.all().subspan(at, end - at), result);
-        at = end;
+    for (int64_t wanted = batch; wanted > 0;) {
+        StepSink sink;
+        claim_from_flows(flows.all(), wanted, terms, lease, sink);
+        const int64_t taken = sink.steps.count == 0 ? 0 : take_claimed(sink, terms, lease, result);
+        wanted -= taken;
+        if (taken == static_cast<int64_t>(sink.steps.count))
+            break; // nothing else is ready: where stale records came up, there may be more behind them
     }
-    write_transitions(claim.instances, claim.log);
-    end_instances(claim.instances);
-    change_step_records(claim.instances.now, claim.records.all());
     return 0;
 }
 
