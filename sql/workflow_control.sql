@@ -322,3 +322,14 @@ select wc.try($$select tasker.retry_task(wc.task('7'))$$), wc.state('7');
 select wc.complete('7', 'a', 'b', 'c', 'd'), wc.records('7');
 
 select * from tasker.check_integrity();
+
+-- A claim passes over stale records, however many there are, to the steps behind them.
+select tasker.define_task('wc stale', 'one', '{"steps": [{"name": "a"}]}') is not null as defined;
+create table wc.stale as
+    select t, n from unnest(tasker.create_tasks('wc stale', 'one', array_fill('{}'::jsonb, array[20]))) with ordinality as u (t, n);
+select count(tasker.cancel_task(t)) from wc.stale where n <= 15;
+update tasker.queue_record r set status = 'p' from tasker.flow f where f.flow_id = r.flow_id and f.flow_name = 'wc stale/a' and r.status = 'x';
+select count(*) as claimed from tasker.claim_steps('wc stale', 3);
+select count(*) as claimed from tasker.claim_steps('wc stale', 10);
+select pending, processing, completed, cancelled from tasker.get_queue_status('wc stale/a');
+select * from tasker.check_integrity();
