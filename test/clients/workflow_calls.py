@@ -24,6 +24,7 @@ class Call:
     def __init__(self, text, run, judge, steps=(), tasks=()):
         self.text, self.run, self.judge = text, run, judge
         self.waiting = self.commits = self.late = False
+        self.operation = {}
         self.steps = set(steps)  # that it asks for
         self.tasks = set(tasks) | {index for index, _ in self.steps}
 
@@ -52,6 +53,7 @@ def simple(text, query, parameters, operation, answer=lambda value: value, wante
 
     call = Call(text, run, judge, **where)
     call.must_fail = must_fail
+    call.operation = operation
     return call
 
 
@@ -186,12 +188,12 @@ class Maker:
                 tasks.append((model.next_index(), uuid, mine))
             if len(said) != count:
                 raise Difference(f"{count} tasks were asked for, {len(said)} are there")
-            scheduled = run_at is not None and run_at > span[1]
-            if run_at is not None and span[0] <= run_at <= span[1]:  # then only the server knows
-                scheduled = any(uuid in waiting for _, uuid, _ in tasks)
-            due = (run_at, run_at) if scheduled else None
-            return {"do": "create", "tasks": tasks, "template": template, "scheduled": scheduled, "due": due,
-                    "span": span}
+            scheduled = set()
+            if run_at is not None and run_at > span[1]:
+                scheduled = {uuid for _, uuid, _ in tasks}
+            elif run_at is not None and run_at >= span[0]:  # then only the server knows
+                scheduled = waiting
+            return {"do": "create", "tasks": tasks, "template": template, "scheduled": scheduled, "span": span}
 
         what = f"create {count} of {template.namespace}/{template.name}:{template.version}, keys {keys}"
         return Call(f"{what}, run_at {run_at and round(run_at - time.time(), 2)}", run, judge)

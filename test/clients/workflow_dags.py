@@ -41,7 +41,7 @@ def _types(rng, parents, share):
 
 def random_definition(rng, largest=40):
     """A definition, with its steps in no order."""
-    count = rng.choice([rng.randint(1, 4), rng.randint(2, 12), rng.randint(5, largest)])
+    count = rng.randint(1, rng.choice([min(4, largest), min(12, largest), largest]))
     share = rng.choice([0, 0.25, 0.5, 0.7])
     span = rng.choice([1, 2, 4, 10, largest])
     density = rng.choice([0.1, 0.4, 0.7])

@@ -489,7 +489,38 @@ class Driver:
                 problem = problem or difference
             finally:
                 self.early = None
+        if call.waiting and call.operation.get("do") in ("retry", "reset"):
+            operation = self.judge_mixture(session, call, span)
+            if operation is not None:
+                return operation
         raise problem if not isinstance(problem, LostUpdate) else Difference(str(problem))
+
+    def judge_mixture(self, session, call, span):
+        """One that has passed some steps before others changed them, and come to some after: which, the server says."""
+        index = call.operation["task"]
+        task, result = self.view()[index], session.result
+        said = session.run(
+            lambda connection: connection.execute(
+                "select workflow_step_uuid::text, current_state, attempts, extract(epoch from next_retry_at)::float8"
+                " from tasker.get_step_readiness_status(%s)", (task.uuid,)
+            ).fetchall()
+        )
+        session.result = result
+        only = set()
+        for uuid, state, attempts, due in said:
+            step = task.steps.get(number_of(uuid))
+            if step is None:
+                return None
+            was_due = step.due is None or due is None or step.due[0] - 0.001 <= due <= step.due[1] + 0.001
+            if (state, attempts) != (step.state, step.attempts) or not was_due:
+                only.add(step.number)
+        call.operation["only"] = only
+        try:
+            operation = call.judge(self, result, span)
+            operation["changes"] = self.view().changes_of(operation)
+            return operation if self.fits(session, operation) else None
+        except (Difference, Refused, LostUpdate):
+            return None
 
     def moments(self, call):
         """The worlds that a call may have seen, None for what there is now; and whether it may have looked at the state
@@ -566,6 +597,8 @@ class Driver:
                 call.must_fail(self, span)
             finally:
                 self.early = None
+        if call.waiting and call.operation.get("do") == "retry":
+            raise Refused("55000")  # what there was to retry was taken away, and what came was passed already
 
     def note_touched(self, operation):
         """Tasks and steps that the transaction holds, as far as we know."""

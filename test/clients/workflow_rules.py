@@ -499,7 +499,8 @@ def _let_go(step, *states):
 def _create(world, op):
     for index, uuid, facts in op["tasks"]:
         task = Task(index, uuid, op["template"], facts)
-        task.begin(op["scheduled"], op["span"], op["due"])
+        scheduled = uuid in op["scheduled"]
+        task.begin(scheduled, op["span"], (facts["run_at"], facts["run_at"]) if scheduled else None)
         world.own[index] = task
 
 
@@ -670,7 +671,10 @@ def _renew(task, step):
 def _retry(world, op):
     task = _task(world, op["task"])
     retried = 0
+    only = op.get("only")  # what it has not passed by before others changed it
     for step in task.steps.values():
+        if only is not None and step.number not in only:
+            continue
         if step.state == "waiting_for_retry":
             step.due = step.ready_since = op["span"]
             retried += 1
@@ -702,7 +706,12 @@ def _reset(world, op):
         raise Refused("55000")
     again = [step]
     if op["cascade"]:
-        again += [other for other in _descendants(task, step) if other.state != "pending"]
+        only = op.get("only")
+        again += [
+            other
+            for other in _descendants(task, step)
+            if other.state != "pending" and (only is None or other.number in only)
+        ]
     for one in again:
         if task.template.type_of(one.named) in CREATORS and one.state in DONE and task.children(one):
             raise Refused("55000")

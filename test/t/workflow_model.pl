@@ -64,7 +64,7 @@ else
 {
 	push @runs, run_seed(1, '--sessions', 1, '--actions', 700);
 	push @runs, run_seed(2, '--sessions', 4, '--actions', 600);
-	push @runs, run_seed(3, '--sessions', 4, '--actions', 400, '--steps', 12, '--templates', 40);
+	push @runs, run_seed(3, '--sessions', 5, '--actions', 400, '--tasks', 3, '--total', 60);    # they meet often
 	push @runs, run_seed(72, '--sessions', 4, '--actions', 400, '--crashes');
 	my $left = $SECONDS - (time() - $begin);
 	$left = $LEAST if $left < $LEAST;
