@@ -114,6 +114,10 @@ pg::DirectTable *find_table(Instances &instances, Table table, const core::Uuid 
     const int64_t key = key_of(uuid);
     if (Instances::Opened *opened = opened_for(instances, table, key))
         return opened->table;
+    if (pg::DirectTable *opened = open_for(instances, table, key))
+        return opened;
+    // Others may have made the partition since this transaction last had to wait for a lock.
+    AcceptInvalidationMessages();
     return open_for(instances, table, key);
 }
 
