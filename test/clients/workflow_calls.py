@@ -101,6 +101,10 @@ class Maker:
             task = self.any_task()
             return (task, self.rng.choice(list(task.steps.values()))) if task else None
         found = self.running()
+        points = self.model.meeting_points()
+        met = [(task, step) for task, step in found if (task.index, step.number) in points]
+        if met and self.rng.random() < 0.6:
+            return self.rng.choice(met)
         return self.rng.choice(found) if found else None
 
     def token(self, step):

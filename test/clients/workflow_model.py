@@ -215,6 +215,17 @@ class Driver:
                 steps |= operation["steps_touched"]
         return tasks, steps
 
+    def meeting_points(self):
+        """Steps to which open transactions of others have added edges: who completes one now has to notice."""
+        points = set()
+        for session in self.sessions:
+            for operation in session.operations if session is not self.current else ():
+                for index, change in operation["changes"].items():
+                    for step in () if isinstance(change, Task) else change[2].values():
+                        parents = step[0].get("parents", ()) if isinstance(step, tuple) else step.parents
+                        points |= {(index, parent) for parent in parents}
+        return points
+
     def in_hand(self, index, number):
         return (index, number) in self.others_touch()[1]
 
