@@ -298,13 +298,12 @@ TASKER_FUNCTION(claim_steps)
     if (!args.is_null(2))
         worker = args.datum(2);
     queue::ClaimTerms terms = queue::claim_terms(worker, lease.value_or(USECS_PER_HOUR));
-    for (int64_t wanted = batch; wanted > 0;) {
+    // Where all were stale there may be steps behind them. Where some were not, the rest has to wait for the
+    // next call: rows are locked now, and others would have to be locked in the order of their uuids.
+    for (bool look = true; look;) {
         StepSink sink;
-        claim_from_flows(flows.all(), wanted, terms, lease, sink);
-        const int64_t taken = sink.steps.count == 0 ? 0 : take_claimed(sink, terms, lease, result);
-        wanted -= taken;
-        if (taken == static_cast<int64_t>(sink.steps.count))
-            break; // nothing else is ready: where stale records came up, there may be more behind them
+        claim_from_flows(flows.all(), batch, terms, lease, sink);
+        look = sink.steps.count > 0 && take_claimed(sink, terms, lease, result) == 0;
     }
     return 0;
 }
