@@ -14,6 +14,17 @@ namespace {
     pg_unreachable();
 }
 
+// The partition that holds the id. Others may have made it since this transaction last had to wait for a
+// lock.
+Oid partition_of(Oid parent, int64_t id)
+{
+    const Oid known = partition::find_partition(parent, id);
+    if (OidIsValid(known))
+        return known;
+    AcceptInvalidationMessages();
+    return partition::find_partition(parent, id);
+}
+
 // One target in an open partition, until its change is written; false when it shall stay as it is.
 bool change_one(Oid parent, Partition *partition, const Target &target, Decide decide, void *argument,
                 Reach reach)
@@ -55,7 +66,7 @@ bool change_one(Oid parent, Partition *partition, const Target &target, Decide d
 // Null when the partition is gone or going, and that is no error.
 Partition *open_partition_of(Oid parent, int64_t id, Reach reach)
 {
-    Oid relid = partition::find_partition(parent, id);
+    Oid relid = partition_of(parent, id);
     const bool live = reach == Reach::live || reach == Reach::free;
     const bool held = OidIsValid(relid) && (live || partition::try_hold_partition(relid));
     Partition *opened = held ? open_partition(relid) : nullptr;
@@ -91,7 +102,7 @@ std::span<Target> sorted_targets(std::span<const Datum> ids)
 
 std::optional<RecordHead> read_head(Oid parent, int64_t id)
 {
-    Oid relid = partition::find_partition(parent, id);
+    Oid relid = partition_of(parent, id);
     Partition *partition = OidIsValid(relid) ? open_partition(relid, AccessShareLock) : nullptr;
     if (partition == nullptr)
         return std::nullopt;
@@ -130,7 +141,7 @@ int32_t change_records(Oid parent, std::span<const Target> targets, Decide decid
 
     CommandCounterIncrement(); // what this very statement has added is seen
     for (const Target &target : targets) {
-        Oid relid = partition::find_partition(parent, target.id);
+        Oid relid = partition_of(parent, target.id);
         if (partition != nullptr && partition->relid != relid) {
             close_partition(partition);
             partition = nullptr;
