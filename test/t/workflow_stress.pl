@@ -269,7 +269,16 @@ sub drain
 # Every transition of a step or task that was committed is one event for a consumer that has been there from the beginning.
 sub every_transition_is_an_event
 {
-	sql($node, "select tasker.force_tick('tasker.transitions')");
+	# Of two ticks the second begins after all that has been written, whoever makes it.
+	my $last = "select coalesce(max(tick_id), 0) from tasker.tick where tick_queue =
+		(select queue_id from tasker.queue where queue_name = 'tasker.transitions')";
+	foreach (1 .. 2)
+	{
+		my $tick = sql($node, $last);
+		sql($node, "select tasker.force_tick('tasker.transitions')");
+		sql($node, "select tasker.ticker('tasker.transitions')");
+		wait_until($node, "select ($last) > $tick", 'a tick follows the last transition');
+	}
 	sql($node, <<~'SQL');
 		do $$
 		declare
