@@ -47,7 +47,7 @@ create function tasker.fail_step(workflow_step_uuid uuid, error jsonb, retryable
         backoff_seconds integer = null, lease_token bigint = null) returns text
     language c as 'MODULE_PATHNAME', 'tasker_fail_step';
 comment on function tasker.fail_step(uuid, jsonb, boolean, integer, bigint) is
-'Says that a claimed step has failed. It is tried again while it is retryable and attempts are left: after backoff_seconds, or else after the template''s back-off. With retryable false, or no attempt left, it is in error, and its record a dead letter. Result: the step''s state afterwards, waiting_for_retry or error. Errors: 42704 unknown step; 55000 it is not in progress, or the lease is lost; 22023 negative backoff_seconds.';
+'Says that a claimed step has failed. It is tried again while it is retryable and attempts are left: after backoff_seconds, or else after the template''s back-off. With retryable false, or no attempt left, it is in error, and its record a dead letter. Result: the step''s state afterwards: waiting_for_retry or error, or pending where a parent was reset meanwhile and has to be done again first. Errors: 42704 unknown step; 55000 it is not in progress, or the lease is lost; 22023 negative backoff_seconds.';
 
 create procedure tasker.wait_for_steps(namespace text, timeout interval, handlers text[] default null, inout ready boolean default null)
     language c as 'MODULE_PATHNAME', 'tasker_wait_for_steps';
