@@ -31,6 +31,9 @@ std::optional<core::Uuid> take_identity(const core::Uuid &named_task, std::strin
                                 "values ($1, $2, $3) on conflict do nothing",
                                 {UUIDOID, TEXTOID, UUIDOID});
     static pg::Statement look("select task_uuid from tasker.task_identity "
+                              "where named_task_uuid = $1 and identity_key = $2",
+                              {UUIDOID, TEXTOID});
+    static pg::Statement lock("select task_uuid from tasker.task_identity "
                               "where named_task_uuid = $1 and identity_key = $2 for update",
                               {UUIDOID, TEXTOID});
     static pg::Statement take("update tasker.task_identity set task_uuid = $3 "
@@ -45,7 +48,14 @@ std::optional<core::Uuid> take_identity(const core::Uuid &named_task, std::strin
     for (;;) {
         if (spi.run(insert, {task, key, mine}).count() > 0)
             return std::nullopt;
-        pg::Rows rows = spi.run_latest(look, {task, key});
+        // Nobody takes a key away from a task that exists: as a rule there is nothing to lock.
+        const pg::Rows held = spi.read_latest(look, {task, key});
+        if (!held.empty()) {
+            const core::Uuid holder = uuid_of(held.datum(0, 1));
+            if (pg::pg_call([&] { return task_exists(holder); }))
+                return holder;
+        }
+        pg::Rows rows = spi.run_latest(lock, {task, key});
         if (rows.empty()) { // its row went away between the two
             pg::check_for_interrupts();
             continue;
