@@ -54,11 +54,11 @@ constexpr partition::OwnedSet set_of(const char *parent, const char *control, co
     };
 }
 
-// Room in the pages of tasks and steps for the versions of their life, as in the queue: updates stay HOT also
+// Room in the pages of tasks and steps for the versions of their life, five of each: updates stay HOT also
 // while an old snapshot keeps all of them. The others are append only.
 constexpr partition::OwnedSet kSets[kTableCount] = {
-    set_of("task", "task_uuid", "fillfactor = 40", kTaskKeys, refuse_retirement_of_tasks, nullptr),
-    set_of("workflow_step", "workflow_step_uuid", "fillfactor = 25", kStepKeys, refuse_retirement_of_steps,
+    set_of("task", "task_uuid", "fillfactor = 20", kTaskKeys, refuse_retirement_of_tasks, nullptr),
+    set_of("workflow_step", "workflow_step_uuid", "fillfactor = 20", kStepKeys, refuse_retirement_of_steps,
            "task"),
     set_of("workflow_step_edge", "from_step_uuid", "fillfactor = 100", kEdgeKeys, refuse_retirement_of_steps,
            "task"),
