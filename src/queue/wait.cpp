@@ -202,19 +202,23 @@ enum class Found
     no_room
 };
 
-// Looks at every flow, and queues up in all of them when there is nothing.
+// Looks at every flow, and queues up in all of them when there is nothing. All are looked up before: an error
+// must leave nobody behind in a queue, who would swallow a wake-up.
 Found look_at_all(Waiting &waiting, int64_t *wake_us)
 {
+    Flow settings[kMaxWaitedFlows];
+    FlowState *states[kMaxWaitedFlows];
     waiting.parent = queue_parent();
     if (built_state(waiting.parent) == nullptr)
         return Found::no_room;
+    for (size_t i = 0; i < waiting.flows.size(); i++) {
+        states[i] = find_flow(waiting.parent, waiting.flows[i], settings[i]);
+        if (states[i] == nullptr)
+            return Found::no_room;
+    }
     const std::span<Waiter> waiters = own_waiters();
     for (size_t i = 0; i < waiting.flows.size(); i++) {
-        Flow settings{};
-        FlowState *flow = find_flow(waiting.parent, waiting.flows[i], settings);
-        if (flow == nullptr)
-            return Found::no_room;
-        const Look look = look_and_queue(settings, flow, &waiters[i]);
+        const Look look = look_and_queue(settings[i], states[i], &waiters[i]);
         *wake_us = std::min(*wake_us, look.wake_us);
         if (look.ready)
             return Found::ready;
