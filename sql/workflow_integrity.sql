@@ -109,7 +109,7 @@ select wi.breaks($$update tasker.task set last_transition = 9 where task_uuid = 
 select wi.breaks($$insert into tasker.workflow_step_transition (workflow_step_uuid, txid, created_at, sort_key, to_state) values (wi.step(4, 9), 0, now(), 1, 'p')$$);
 
 -- Identity keys, templates, settings.
-select wi.breaks($$update tasker.task_identity set task_uuid = overlay(task_uuid::text placing '7' from 28)::uuid where identity_key = 'key 4'$$);
+select wi.breaks($$update tasker.task_identity set task_uuid = overlay(task_uuid::text placing translate(substr(task_uuid::text, 28, 1), '0123456789abcdef', '123456789abcdef0') from 28)::uuid where identity_key = 'key 4'$$);
 select wi.breaks($$delete from tasker.step_flow where handler = 'h' and task_namespace_uuid = (select task_namespace_uuid from tasker.task_namespaces where name = 'wi')$$);
 select wi.breaks($$update tasker.part_config set retention = '1 day' where parent = 'tasker.workflow_step_edge'::regclass$$);
 
