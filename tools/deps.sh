@@ -1,7 +1,15 @@
 # shellcheck shell=bash
 # ./run deps: the system packages, installed where they are missing.
 
-package_list() { sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$TOP/tools/packages.txt"; }
+# The names in packages.txt, without those whose command ("NAME unless COMMAND") has come from elsewhere.
+package_list() {
+    local name unless command
+    sed -e 's/#.*//' "$TOP/tools/packages.txt" | while read -r name unless command; do
+        [[ -z $name ]] && continue
+        [[ $unless == unless ]] && command -v "$command" >/dev/null && [[ ! -e /var/lib/dpkg/info/$name.list ]] && continue
+        printf '%s\n' "$name"
+    done
+}
 
 # The packages of the list that dpkg does not know as installed.
 missing_packages() {

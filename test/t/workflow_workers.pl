@@ -21,9 +21,10 @@ $ENV{PGDATABASE} = 'postgres';
 
 sql($node, slurp_file("$example/words.sql"));
 
-# node-postgres comes from the npm registry; without node or network its half is skipped.
+# node-postgres is Debian's, or comes from the npm registry; without node or network its half is skipped.
 sub install_pg
 {
+	return if eval { IPC::Run::run([ 'node', '-e', "require('pg')" ], '<', \undef, '>', \undef, '2>', \undef) };
 	my $modules = "$tmp/node";
 	mkdir $modules;
 	my ($out, $err) = ('', '');
