@@ -5,10 +5,9 @@
 use strict;
 use warnings;
 
-use PostgreSQL::Test::BackgroundPsql;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
+use CrashSessions;
 use QueueChecks;
 use StreamChecks;
 use TaskerCluster;
@@ -16,41 +15,6 @@ use TaskerCluster;
 # Nobody else makes ticks or rotates.
 my $node = tasker_cluster('crash', conf => "tasker.worker = off\nautovacuum = off\nlog_statement = none\n");
 prepare_proof($node, events => [ 'first', 'second' ]);
-my @open;
-
-# A session with a transaction that the crash will end.
-sub in_transaction
-{
-	my (@statements) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 1);
-	$session->query_safe($_) foreach 'begin', @statements;
-	push @open, $session;
-	return $session;
-}
-
-# A session that waits for a lock in the middle of a statement.
-sub stuck_in
-{
-	my ($statement) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 1);
-	my $pid = $session->query_safe('select pg_backend_pid()');
-	$session->query_until(qr/begun/, "\\echo begun\n$statement;\n");
-	push @open, $session;
-	return ok($node->poll_query_until('postgres',
-		"select coalesce((select wait_event_type = 'Lock' from pg_stat_activity where pid = $pid), false)"), "it waits in: $statement");
-}
-
-sub crash
-{
-	crash_server($node);
-	{
-		local $SIG{PIPE} = 'IGNORE';
-		eval { $_->quit } foreach @open;
-	}
-	@open = ();
-	start_after_crash($node);
-	return;
-}
 
 sub current_table { return sql($node, "select queue_cur_table from tasker.queue where queue_name = 'events'") }
 sub take { return sql($node, "select proof.take('events', '$_[0]') is not null") }
@@ -70,30 +34,30 @@ sub goes_on
 my @moments = (
 	'events that no tick has seen' => sub { },
 	'a tick that nobody has read' => sub { tick($node, 'events') },
-	'a tick that was not committed' => sub { in_transaction("select tasker.ticker('events')") },
+	'a tick that was not committed' => sub { in_transaction($node, "select tasker.ticker('events')") },
 	'a batch that was opened' => sub { tick($node, 'events'); sql($node, "select tasker.next_batch('events', 'first')") },
 	'a batch that was opened and not committed' => sub {
 		tick($node, 'events');
-		in_transaction("select tasker.next_batch('events', 'first')");
+		in_transaction($node, "select tasker.next_batch('events', 'first')");
 	},
 	'between finish_batch and commit' => sub {
 		tick($node, 'events');
-		in_transaction("select proof.take('events', 'first')");
+		in_transaction($node, "select proof.take('events', 'first')");
 	},
 	'between finish_batch and commit of both consumers, one done' => sub {
 		tick($node, 'events');
-		in_transaction("select proof.take('events', 'first')");
+		in_transaction($node, "select proof.take('events', 'first')");
 		take('second');
 		send_events($node, 'events', 3);
 		tick($node, 'events');
-		in_transaction("select proof.take('events', 'second')");
+		in_transaction($node, "select proof.take('events', 'second')");
 	},
 	'after the commit of finish_batch' => sub { tick($node, 'events'); take('first') },
 	'a finish_batch that was rolled back to a savepoint' => sub {
 		tick($node, 'events');
-		in_transaction('savepoint s', "select proof.take('events', 'first')", 'rollback to s', "select tasker.next_batch('events', 'first')");
+		in_transaction($node, 'savepoint s', "select proof.take('events', 'first')", 'rollback to s', "select tasker.next_batch('events', 'first')");
 	},
-	'a producer that was not committed' => sub { in_transaction("select proof.send('events', 'never')"); tick($node, 'events') },
+	'a producer that was not committed' => sub { in_transaction($node, "select proof.send('events', 'never')"); tick($node, 'events') },
 	'a rotation between its steps' => sub {
 		my $before = current_table();
 		sql($node, "select tasker.maint_rotate_tables_step1('events')");
@@ -101,11 +65,11 @@ my @moments = (
 		send_events($node, 'events', 5);
 	},
 	'a rotation whose first step was not committed' => sub {
-		in_transaction("select tasker.maint_rotate_tables_step1('events')");
+		in_transaction($node, "select tasker.maint_rotate_tables_step1('events')");
 		send_events($node, 'events', 5);
 	},
 	'a rotation whose first step was written to disk and not committed' => sub {
-		in_transaction("select tasker.maint_rotate_tables_step1('events')");
+		in_transaction($node, "select tasker.maint_rotate_tables_step1('events')");
 		sql($node, 'checkpoint');
 		send_events($node, 'events', 5);
 	},
@@ -116,19 +80,19 @@ my @moments = (
 	},
 	'a rotation whose second step was not committed' => sub {
 		sql($node, "select tasker.maint_rotate_tables_step1('events')");
-		in_transaction('select tasker.maint_rotate_tables_step2()');
+		in_transaction($node, 'select tasker.maint_rotate_tables_step2()');
 		send_events($node, 'events', 5);
 	},
 	'a producer across a rotation' => sub {
-		in_transaction("select proof.send('events', 'never')");
+		in_transaction($node, "select proof.send('events', 'never')");
 		rotate($node, 'events');
-		in_transaction("select proof.send('events', 'never, too')");
+		in_transaction($node, "select proof.send('events', 'never, too')");
 		send_events($node, 'events', 5);
 		tick($node, 'events');
 	},
 	'a batch that is being read across a rotation' => sub {
 		tick($node, 'events');
-		in_transaction("select proof.take('events', 'first')");
+		in_transaction($node, "select proof.take('events', 'first')");
 		rotate($node, 'events');
 		send_events($node, 'events', 5);
 	},
@@ -140,7 +104,7 @@ my @moments = (
 	'a rotation of subscriptions and ticks that was not committed' => sub {
 		tick($node, 'events');
 		take('first');
-		in_transaction('select tasker.maint_rotate_metadata()');
+		in_transaction($node, 'select tasker.maint_rotate_metadata()');
 		sql($node, 'checkpoint');
 	},
 	'a rotation of subscriptions and ticks around an open batch' => sub {
@@ -148,17 +112,17 @@ my @moments = (
 		sql($node, "select tasker.next_batch('events', 'first')");
 		rotate_metadata($node) foreach 1 .. 3;
 	},
-	'a queue that is being made' => sub { in_transaction("select tasker.create_queue('other')", "select proof.send('other', 'never')") },
+	'a queue that is being made' => sub { in_transaction($node, "select tasker.create_queue('other')", "select proof.send('other', 'never')") },
 	'a queue that is being made, half of it' => sub {
-		in_transaction('lock table tasker.event_template in access exclusive mode');
-		stuck_in("select tasker.create_queue('other')");
+		in_transaction($node, 'lock table tasker.event_template in access exclusive mode');
+		stuck_in($node, "select tasker.create_queue('other')");
 	},
-	'a queue that is being dropped' => sub { in_transaction("select tasker.drop_queue('events', true)") },
+	'a queue that is being dropped' => sub { in_transaction($node, "select tasker.drop_queue('events', true)") },
 	'a queue that is being dropped, half of it' => sub {
-		in_transaction("select proof.send('events', 'never')");
-		stuck_in("select tasker.drop_queue('events', true)");
+		in_transaction($node, "select proof.send('events', 'never')");
+		stuck_in($node, "select tasker.drop_queue('events', true)");
 	},
-	'a consumer that is being unregistered' => sub { tick($node, 'events'); in_transaction("select tasker.unregister_consumer('events', 'first')") },
+	'a consumer that is being unregistered' => sub { tick($node, 'events'); in_transaction($node, "select tasker.unregister_consumer('events', 'first')") },
 );
 
 my $tables = "select count(*) from pg_class where relnamespace = 'tasker'::regnamespace and relname ~ '^event_[0-9]'";
@@ -167,7 +131,7 @@ while (my ($what, $moment) = splice @moments, 0, 2)
 {
 	send_events($node, 'events', 10);
 	$moment->();
-	crash();
+	crash($node);
 	is(sql($node, $tables), $expected, "$what: there are as many tables as before");
 	goes_on($what);
 }
@@ -179,27 +143,27 @@ send_events($node, 'events', 10);
 sql($node, "begin; select proof.send('events', 'prepared ' || i) from generate_series(1, 10) i; prepare transaction 'producer'");
 tick($node, 'events');
 sql($node, "begin; select proof.take('events', 'first'); prepare transaction 'consumer'");
-crash();
+crash($node);
 like(error_of($node, "set lock_timeout = '50ms'; select tasker.next_batch('events', 'first')"), qr/^55P03/, 'a prepared consumer has its turn after a crash');
 drain($node, 'events', 'second');
 rotate($node, 'events') foreach 1 .. 3;
 rotate_metadata($node) foreach 1 .. 3;
 send_events($node, 'events', 10);
 sql($node, "begin; select tasker.ticker('events'); prepare transaction 'ticker'");
-crash();
+crash($node);
 like(error_of($node, "set lock_timeout = '50ms'; select tasker.ticker('events')"), qr/^55P03/, '... and a prepared ticker its own');
 sql($node, "commit prepared 'ticker'");
 sql($node, "commit prepared 'consumer'");
 drain($node, 'events', 'second');
 sql($node, "commit prepared 'producer'");
-crash();
+crash($node);
 goes_on('two phases, committed');
 
 send_events($node, 'events', 10);
 sql($node, "begin; select proof.send('events', 'never'); prepare transaction 'producer'");
 tick($node, 'events');
 sql($node, "begin; select proof.take('events', 'first'); prepare transaction 'consumer'");
-crash();
+crash($node);
 sql($node, "rollback prepared '$_'") foreach 'consumer', 'producer';
 goes_on('two phases, rolled back');
 

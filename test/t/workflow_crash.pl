@@ -4,10 +4,9 @@
 use strict;
 use warnings;
 
-use PostgreSQL::Test::BackgroundPsql;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
+use CrashSessions;
 use QueueChecks;
 use TaskerCluster;
 use WorkflowChecks;
@@ -36,47 +35,12 @@ sql($node, <<~'SQL');
 	$$;
 	SQL
 
-my @open;
 my ($space, %task);    # the namespace of a moment, and the tasks of all, by namespace
 
 sub create { return $task{$space} = sql($node, "select tasker.create_task('$space', '$_[0]')") }
 sub claim { return sql($node, "select crash.claim('$space')") }
 sub complete { return "select crash.complete('$space'" . join('', map { ", $_" } @_) . ')' }
 sub lose { return "select tasker.cleanup_orphaned_records('0', '$space/h')" }
-
-# A session with a transaction that the crash will end.
-sub in_transaction
-{
-	my (@statements) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 1);
-	$session->query_safe($_) foreach 'begin', @statements;
-	push @open, $session;
-	return;
-}
-
-# A session that waits for a lock in the middle of a statement.
-sub stuck_in
-{
-	my ($statement) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 1);
-	my $pid = $session->query_safe('select pg_backend_pid()');
-	$session->query_until(qr/begun/, "\\echo begun\n$statement;\n");
-	push @open, $session;
-	return ok($node->poll_query_until('postgres',
-		"select coalesce((select wait_event_type = 'Lock' from pg_stat_activity where pid = $pid), false)"), '... in the middle of it');
-}
-
-sub crash
-{
-	crash_server($node);
-	{
-		local $SIG{PIPE} = 'IGNORE';
-		eval { $_->quit } foreach @open;
-	}
-	@open = ();
-	start_after_crash($node);
-	return;
-}
 
 # Every step has taken effect as often as it was completed.
 sub effects_are_exact
@@ -104,7 +68,7 @@ sub after_one_crash
 		note($moments[$number][0]);
 		$moments[$number][1]->();
 	}
-	crash();
+	crash($node);
 	effects_are_exact('after the crash');
 	workflow_is_sound($node, 'after the crash');
 	foreach my $number (0 .. $#moments)
@@ -138,7 +102,7 @@ sub after_one_crash
 sub states { return sql($node, "select string_agg(name || ' ' || current_state, ', ' order by name) from tasker.get_workflow_steps('$task{$space}')") }
 
 moment('created and not committed', sub {
-	in_transaction("select tasker.create_task('$space', 'pair')");
+	in_transaction($node, "select tasker.create_task('$space', 'pair')");
 }, sub {
 	is(claim(), 0, "$_[0]: nothing is there");
 });
@@ -153,7 +117,7 @@ moment('between claim and complete', sub {
 
 moment('claimed and not committed', sub {
 	create('pair');
-	in_transaction("select crash.claim('$space')");
+	in_transaction($node, "select crash.claim('$space')");
 }, sub {
 	is(states(), 'a enqueued, b enqueued, z pending', "$_[0]: the steps are ready");
 	is(claim(), 2, '... and claimed by the next');
@@ -163,7 +127,7 @@ moment('completed and not committed', sub {
 	create('pair');
 	claim();
 	sql($node, complete("'{a}'"));
-	in_transaction(complete("'{b}'"));
+	in_transaction($node, complete("'{b}'"));
 }, sub {
 	is(states(), 'a complete, b in_progress, z pending', "$_[0]: it is not complete");
 	is(sql($node, complete("'{b}'")), 1, '... and can be completed');
@@ -174,8 +138,8 @@ moment('in the middle of completing the last sibling', sub {
 	create('fan');
 	claim();
 	sql($node, "select crash.complete('$space', array_agg(name)) from crash.held where space = '$space' and name <> 'w$FEW'");
-	in_transaction("select from tasker.workflow_step where workflow_step_uuid >= '$task{$space}' and remaining_parents = 1 for no key update");
-	stuck_in(complete("'{w$FEW}'"));
+	in_transaction($node, "select from tasker.workflow_step where workflow_step_uuid >= '$task{$space}' and remaining_parents = 1 for no key update");
+	stuck_in($node, complete("'{w$FEW}'"));
 }, sub {
 	is(task_state($node, $task{$space}), 'steps_in_process: complete ' . ($FEW - 1) . ', in_progress 1, pending 1', "$_[0]: one is left");
 	is(sql($node, complete("'{w$FEW}'")), 1, '... and can be completed');
@@ -185,8 +149,8 @@ moment('in the middle of completing the last sibling', sub {
 moment('in the middle of completing many', sub {
 	create('fan');
 	claim();
-	in_transaction("select from tasker.task where task_uuid = '$task{$space}' for no key update");
-	stuck_in(complete());
+	in_transaction($node, "select from tasker.task where task_uuid = '$task{$space}' for no key update");
+	stuck_in($node, complete());
 }, sub {
 	is(task_state($node, $task{$space}), "steps_in_process: in_progress $FEW, pending 1", "$_[0]: none of it has happened");
 });
@@ -195,8 +159,8 @@ my $works = "(select jsonb_agg('work'::text) from generate_series(1, $MANY))";
 moment("in the middle of an expansion of $MANY", sub {
 	create('batch');
 	claim();
-	in_transaction("select from tasker.task where task_uuid = '$task{$space}' for no key update");
-	stuck_in(complete("'{plan}'", $works));
+	in_transaction($node, "select from tasker.task where task_uuid = '$task{$space}' for no key update");
+	stuck_in($node, complete("'{plan}'", $works));
 }, sub {
 	is(task_state($node, $task{$space}), 'steps_in_process: in_progress 1', "$_[0]: none of them is there");
 	is(sql($node, complete("'{plan}'", $works)), 1, '... and it can be done again');
@@ -235,7 +199,7 @@ after_one_crash();
 moment('while leases are taken back', sub {
 	create('fan');
 	claim();
-	in_transaction(lose());
+	in_transaction($node, lose());
 }, sub {
 	is(task_state($node, $task{$space}), "steps_in_process: in_progress $FEW, pending 1", "$_[0]: none has lost its lease");
 	is(sql($node, lose()), $FEW, '... the next look takes them all');
@@ -245,7 +209,7 @@ moment('while leases are taken back', sub {
 moment('cancelled and not committed', sub {
 	create('fan');
 	claim();
-	in_transaction("select tasker.cancel_task('$task{$space}', 'why')");
+	in_transaction($node, "select tasker.cancel_task('$task{$space}', 'why')");
 }, sub {
 	is(task_state($node, $task{$space}), "steps_in_process: in_progress $FEW, pending 1", "$_[0]: nobody has been stopped");
 	is(sql($node, complete()), $FEW, '... and the claims hold');
@@ -255,7 +219,7 @@ moment('reset and not committed', sub {
 	create('pair');
 	claim();
 	sql($node, complete());
-	in_transaction("select tasker.reset_step(workflow_step_uuid) from tasker.get_workflow_steps('$task{$space}') where name = 'a'");
+	in_transaction($node, "select tasker.reset_step(workflow_step_uuid) from tasker.get_workflow_steps('$task{$space}') where name = 'a'");
 }, sub {
 	is(states(), 'a complete, b complete, z enqueued', "$_[0]: it is as before");
 });
