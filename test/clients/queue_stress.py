@@ -2,26 +2,15 @@
 
     queue_stress.py CONNINFO NAME SEED LOG STOP
 
-It works until the file STOP appears. What it knows it writes to LOG, one line of JSON each, straight to the kernel,
-so that a SIGKILL loses nothing:
-
-    {"tx": T, "keys": [...]}    before COMMIT: the transaction adds records with these keys, and no others
-    {"tx": T, "end": "ok"}      the COMMIT was confirmed
-    {"tx": T, "end": "no"}      the transaction was rolled back, or ended by an error before its COMMIT
-    {"tx": T, "bad": text}      something that must never happen
-
-A transaction without an end has an outcome that its client does not know. Each transaction also leaves a row in
-stress.journal, so that the database knows; and with whatever it does to a record a row in stress.ledger, so that
-the two can be compared record by record afterwards.
+It works, and says what it knows of its transactions, as test/clients/stress_client.py does; they make records with the
+keys that it says. With whatever a transaction does to a record it leaves a row in stress.ledger, so that the two can be
+compared record by record afterwards.
 """
 
 import json
-import os
-import random
 import sys
-import time
 
-import psycopg
+from stress_client import StressClient
 
 FLOWS = ["steady", "steady", "limited", "brittle"]
 MAX_IN_FLIGHT = 30  # of flow "limited"
@@ -30,123 +19,12 @@ MAX_IN_FLIGHT = 30  # of flow "limited"
 EXPECTED = {"55000", "42704", "40P01", "40001", "57014"}
 
 
-class RolledBack(Exception):
-    """The transaction takes itself back, as a user's might."""
+class Client(StressClient):
+    """Holds records, each with its token; knows the ids of records that it added."""
 
-
-class Client:
-    def __init__(self, conninfo, name, seed, log, stop):
-        self.conninfo = conninfo
-        self.name = name
-        self.random = random.Random(seed)
-        self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self.stop = stop
-        self.serial = 0
-        self.connection = None
-        self.held = {}  # record: token, of claims that committed
-        self.own = []  # ids of records that we added
-
-    def say(self, **what):
-        os.write(self.log, (json.dumps(what) + "\n").encode())
-
-    def connected(self):
-        """Connects anew where needed; the server may be down, or in recovery."""
-        while self.connection is None and not os.path.exists(self.stop):
-            try:
-                self.connection = psycopg.connect(
-                    self.conninfo, application_name="stress", autocommit=True, connect_timeout=5
-                )
-                self.connection.execute("set deadlock_timeout = '50ms'")
-            except psycopg.Error:
-                self.disconnect()
-                time.sleep(0.05)  # between two attempts
-        return self.connection is not None
-
-    def disconnect(self):
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
-
-    def run(self):
-        while not os.path.exists(self.stop):
-            if self.connected():
-                self.transaction()
-
-    # --- one transaction --------------------------------------------------------------------------------------
-
-    def transaction(self):
-        self.serial += 1
-        self.tx = f"{self.name}.{self.serial}"
-        self.keys, self.claimed, self.added = [], [], []
-        held, committing = dict(self.held), False
-        try:
-            level = self.random.choices(["read committed", "repeatable read", "serializable"], [8, 1, 1])[0]
-            self.execute(f"begin isolation level {level}")
-            self.execute("insert into stress.journal values (%s)", self.tx)
-            for _ in range(self.random.randint(1, 4)):
-                self.maybe_in_savepoint()
-            if self.random.random() < 0.15:
-                raise RolledBack
-            self.say(tx=self.tx, keys=self.keys)
-            committing = True
-            self.execute("commit")
-            self.say(tx=self.tx, end="ok")
-            self.held.update(self.claimed)
-            self.own += self.added
-        except RolledBack:
-            self.give_up(held)
-        except psycopg.Error as error:
-            if committing and self.is_loss(error):
-                self.disconnect()  # and nobody tells us the outcome
-            else:
-                self.judge(error)
-                self.give_up(held)
-        del self.own[:-200]
-
-    def give_up(self, held):
-        """Rolls back; that it did is certain even when the connection is lost meanwhile."""
-        try:
-            self.connection.execute("rollback")
-        except psycopg.Error:
-            self.disconnect()
-        self.say(tx=self.tx, end="no")
-        self.held = held
-
-    def is_loss(self, error):
-        """Has the connection gone? The server's last words arrive before its end does."""
-        return self.connection.closed or error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
-
-    def judge(self, error):
-        if not self.is_loss(error) and error.sqlstate not in EXPECTED:
-            self.say(tx=self.tx, bad=f"{error.sqlstate} {error}")
-
-    def maybe_in_savepoint(self):
-        """One operation; now and then in a subtransaction, which may be taken back."""
-        operation = self.random.choices(*OPERATIONS)[0]
-        if self.random.random() > 0.4:
-            operation(self)
-            return
-        marks, held = (len(self.keys), len(self.claimed), len(self.added)), dict(self.held)
-        self.execute("savepoint s")
-        try:
-            operation(self)
-            if self.random.random() < 0.4:
-                raise RolledBack
-            self.execute("release savepoint s")
-        except (RolledBack, psycopg.Error) as error:
-            if isinstance(error, psycopg.Error):
-                self.judge(error)
-                if self.is_loss(error) or error.sqlstate == "40001":
-                    raise
-            self.execute("rollback to savepoint s")
-            del self.keys[marks[0]:], self.claimed[marks[1]:], self.added[marks[2]:]
-            self.held = held
-
-    def execute(self, statement, *parameters):
-        return self.connection.execute(statement, parameters)
-
-    def rows(self, statement, *parameters):
-        return self.execute(statement, *parameters).fetchall()
+    expected = EXPECTED
+    taken_back = 0.15
+    most_known = 200
 
     # --- producers --------------------------------------------------------------------------------------------
 
@@ -169,8 +47,8 @@ class Client:
             "select tasker.enqueue(%s, %s::jsonb, %s::int, clock_timestamp() + %s::interval)",
             self.random.choice(FLOWS), self.payload(key), self.random.randint(0, 2), self.run_at(),
         )
-        self.keys.append(key)
-        self.added.append(record)
+        self.made.append(key)
+        self.seen.append(record)
 
     def enqueue_array(self):
         keys = [self.new_key() for _ in range(self.random.randint(0, 20))]
@@ -180,7 +58,7 @@ class Client:
         )
         if count != len(keys):
             self.say(tx=self.tx, bad=f"{len(keys)} payloads made {count} records")
-        self.keys += keys
+        self.made += keys
 
     def enqueue_unique(self):
         """Under one of a few deduplication keys: ours, or the record that holds the key."""
@@ -195,7 +73,7 @@ class Client:
         if dedup != name:
             self.say(tx=self.tx, bad=f"record {record} holds {name}, but its payload says {dedup}")
         if holder == key:
-            self.keys.append(key)
+            self.made.append(key)
 
     def insert_by_statement(self):
         """Through the view, and into the table itself: the triggers' way."""
@@ -211,12 +89,12 @@ class Client:
                 "select flow_id, %s::jsonb from tasker.flow where flow_name = 'steady'",
                 self.payload(key),
             )
-        self.keys.append(key)
+        self.made.append(key)
 
     def cancel(self):
-        if not self.own:
+        if not self.known:
             return
-        record = self.own.pop(self.random.randrange(len(self.own)))
+        record = self.known.pop(self.random.randrange(len(self.known)))
         self.execute("select tasker.cancel_records(array[%s])", record)
         self.note("cancelled", [record])
 
@@ -237,10 +115,10 @@ class Client:
             "select id, lease_token from c",
             self.random.choice(FLOWS), self.random.randint(1, 12), self.name, lease, self.tx,
         )
-        self.claimed += claimed
+        self.claimed.update(claimed)
         # What this very transaction has claimed can be finished in it too.
         if claimed and self.random.random() < 0.3:
-            self.held.update([self.claimed.pop()])
+            self.held.update([self.claimed.popitem()])
 
     def some_held(self, most):
         records = self.random.sample(list(self.held), min(most, len(self.held)))
@@ -284,7 +162,7 @@ class Client:
         records, tokens = self.some_held(3)
         if records:
             self.execute("select tasker.extend_lease(%s, '1 minute', %s)", records, tokens)
-            self.claimed += list(zip(records, tokens))
+            self.claimed.update(zip(records, tokens))
 
     # --- operators --------------------------------------------------------------------------------------------
 
@@ -310,13 +188,12 @@ class Client:
         self.execute("select tasker.cleanup_orphaned_records('5 seconds')")
 
 
-OPERATIONS = (
+Client.operations = (
     [Client.enqueue, Client.enqueue_array, Client.enqueue_unique, Client.insert_by_statement, Client.cancel,
      Client.claim, Client.complete, Client.complete_without_token, Client.fail, Client.release, Client.extend,
      Client.revive, Client.look, Client.recover],
     [15, 8, 3, 3, 4, 25, 25, 2, 8, 5, 3, 2, 3, 1],
 )
 
-
 if __name__ == "__main__":
-    Client(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]).run()
+    Client(*sys.argv[1:]).run()

@@ -1,6 +1,6 @@
 """One process of test/t/stream_proof.pl: produces, consumes or maintains two queues until the file STOP appears.
 
-    stream_proof.py CONNINFO NAME ROLE SEED LOG STOP
+    stream_proof.py CONNINFO NAME SEED LOG STOP ROLE
 
 What is true stands in the database: a producer writes into proof.journal what it sends, in the same transaction, and
 a consumer writes into proof.taken what it gets, in the transaction that finishes the batch. LOG gets one line of JSON
@@ -11,13 +11,14 @@ SIGKILL loses nothing:
     {"bad": text}          a fault
 """
 
-import json
 import os
-import random
 import sys
 import time
 
 import psycopg
+
+import stress_client
+from stress_client import RolledBack
 
 BUSY, OTHER = "busy", "other"  # the queues
 
@@ -25,86 +26,32 @@ BUSY, OTHER = "busy", "other"  # the queues
 EXPECTED = {"57014", "40P01", "40001"}
 
 
-class RolledBack(Exception):
-    """The transaction takes itself back, as a user's might."""
+class Client(stress_client.Client):
+    """One step after the other."""
 
-
-class Client:
-    """A connection that comes again, and one step after the other."""
-
-    def __init__(self, conninfo, name, seed, log, stop):
-        self.conninfo = conninfo
-        self.name = name
-        self.random = random.Random(seed)
-        self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self.stop = stop
-        self.connection = None
-        self.serial = 0
-
-    def say(self, **what):
-        os.write(self.log, (json.dumps(what) + "\n").encode())
-
-    def stopped(self):
-        return os.path.exists(self.stop)
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.application = f"proof {type(self).__name__.lower()}"
 
     def pause(self, seconds):
         """Until there may be something to do again."""
         time.sleep(seconds)
 
-    def connected(self):
-        """Connects anew where needed; the server may be down, or in recovery."""
-        while self.connection is None and not self.stopped():
-            try:
-                self.connection = psycopg.connect(
-                    self.conninfo, application_name=f"proof {type(self).__name__.lower()}", autocommit=True,
-                    connect_timeout=5,
-                )
-                self.connection.execute("set deadlock_timeout = '50ms'")
-            except psycopg.Error:
-                self.disconnect()
-                time.sleep(0.05)  # between two attempts
-        return self.connection is not None
-
-    def disconnect(self):
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
-
-    def run(self):
-        while not self.stopped():
-            if self.connected():
-                try:
-                    self.step()
-                except RolledBack:
-                    self.give_up()
-                except psycopg.Error as error:
-                    self.judge(error)
-                    self.give_up()
+    def turn(self):
+        try:
+            self.step()
+        except RolledBack:
+            self.roll_back()
+        except psycopg.Error as error:
+            self.judge(error)
+            self.roll_back()
 
     def step(self):
         raise NotImplementedError
 
-    def give_up(self):
-        try:
-            if self.connection is not None:
-                self.connection.execute("rollback")
-        except psycopg.Error:
-            self.disconnect()
-
     def judge(self, error):
-        """Has the connection gone? The server's last words arrive before its end does."""
-        lost = self.connection is None or self.connection.closed or error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
-        if not lost and error.sqlstate not in EXPECTED:
+        if not self.is_loss(error) and error.sqlstate not in EXPECTED:
             self.say(bad=f"{self.name}: {error.sqlstate} {error}")
-
-    def execute(self, statement, *parameters):
-        return self.connection.execute(statement, parameters or None)
-
-    def rows(self, statement, *parameters):
-        return self.execute(statement, *parameters).fetchall()
-
-    def value(self, statement, *parameters):
-        return self.rows(statement, *parameters)[0][0]
 
     def begin(self):
         level = self.random.choices(["read committed", "repeatable read", "serializable"], [8, 2, 1])[0]
@@ -531,4 +478,4 @@ ROLES = {role.__name__.lower(): role for role in
           Receiver, Cursor, Steps]}
 
 if __name__ == "__main__":
-    ROLES[sys.argv[3]](sys.argv[1], sys.argv[2], int(sys.argv[4]), sys.argv[5], sys.argv[6]).run()
+    ROLES[sys.argv[6]](*sys.argv[1:6]).run()

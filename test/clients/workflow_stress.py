@@ -2,29 +2,18 @@
 
     workflow_stress.py CONNINFO NAME SEED LOG STOP [calm]
 
-It works until the file STOP appears. What it knows it writes to LOG, one line of JSON each, straight to the kernel,
-so that a SIGKILL loses nothing:
-
-    {"tx": T, "tasks": [...]}   before COMMIT: the transaction has created these tasks, and no others
-    {"tx": T, "end": "ok"}      the COMMIT was confirmed
-    {"tx": T, "end": "no"}      the transaction was rolled back, or ended by an error before its COMMIT
-    {"tx": T, "bad": text}      something that must never happen
-
-A transaction without an end has an outcome that its client does not know. Each transaction also leaves a row in
-stress.journal, and with whatever it does to a step or task a row in stress.ledger or stress.claims, so that the two
-can be compared step by step afterwards.
+It works, and says what it knows of its transactions, as test/clients/stress_client.py does; they make the tasks that it
+says. With whatever a transaction does to a step or task it leaves a row in stress.ledger or stress.claims, so that the
+two can be compared step by step afterwards.
 
 Calm clients make one call in each transaction. Transactions with several calls may change tasks in any order, and run
 into deadlocks; those with one must not, whatever the others do at the same time.
 """
 
 import json
-import os
-import random
 import sys
-import time
 
-import psycopg
+from stress_client import StressClient
 
 HANDLERS = ["plan", "work"]
 
@@ -32,130 +21,16 @@ HANDLERS = ["plan", "work"]
 EXPECTED = {"55000", "42704", "40001", "57014"}
 
 
-class RolledBack(Exception):
-    """The transaction takes itself back, as a user's might."""
+class Client(StressClient):
+    """Holds steps, each with its token and name; knows steps and tasks that it has seen."""
 
-
-class Client:
-    def __init__(self, conninfo, name, seed, log, stop, calm):
-        self.conninfo = conninfo
-        self.name = name
-        self.random = random.Random(seed)
-        self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self.stop = stop
+    def __init__(self, *arguments, calm=False):
+        super().__init__(*arguments)
         self.calm = calm
-        self.serial = 0
-        self.connection = None
-        self.held = {}  # step: (token, name), of claims that committed
-        self.known = []  # steps and tasks that we have seen, to interfere with
-
-    def say(self, **what):
-        os.write(self.log, (json.dumps(what) + "\n").encode())
-
-    def connected(self):
-        """Connects anew where needed; the server may be down, or in recovery."""
-        while self.connection is None and not os.path.exists(self.stop):
-            try:
-                self.connection = psycopg.connect(
-                    self.conninfo, application_name="stress", autocommit=True, connect_timeout=5
-                )
-                self.connection.execute("set deadlock_timeout = '50ms'")
-            except psycopg.Error:
-                self.disconnect()
-                time.sleep(0.05)  # between two attempts
-        return self.connection is not None
-
-    def disconnect(self):
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
-
-    def run(self):
-        while not os.path.exists(self.stop):
-            if self.connected():
-                self.transaction()
-
-    # --- one transaction --------------------------------------------------------------------------------------
-
-    def transaction(self):
-        self.serial += 1
-        self.tx = f"{self.name}.{self.serial}"
-        self.tasks, self.claimed, self.seen = [], {}, []
-        held, committing = dict(self.held), False
-        try:
-            level = self.random.choices(["read committed", "repeatable read", "serializable"], [8, 1, 1])[0]
-            self.execute(f"begin isolation level {level}")
-            self.execute("insert into stress.journal values (%s)", self.tx)
-            for _ in range(1 if self.calm else self.random.randint(1, 4)):
-                self.maybe_in_savepoint()
-            if self.random.random() < 0.1:
-                raise RolledBack
-            self.say(tx=self.tx, tasks=self.tasks)
-            committing = True
-            self.execute("commit")
-            self.say(tx=self.tx, end="ok")
-            self.held.update(self.claimed)
-            self.known += self.seen
-        except RolledBack:
-            self.give_up(held)
-        except psycopg.Error as error:
-            if committing and self.is_loss(error):
-                self.disconnect()  # and nobody tells us the outcome
-            else:
-                self.judge(error)
-                self.give_up(held)
-        del self.known[:-100]
-
-    def give_up(self, held):
-        """Rolls back; that it did is certain even when the connection is lost meanwhile."""
-        try:
-            self.connection.execute("rollback")
-        except psycopg.Error:
-            self.disconnect()
-        self.say(tx=self.tx, end="no")
-        self.held = held
-
-    def is_loss(self, error):
-        """Has the connection gone? The server's last words arrive before its end does."""
-        return self.connection.closed or error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
-
-    def judge(self, error):
-        if self.is_loss(error) or error.sqlstate in EXPECTED:
-            return
-        if error.sqlstate == "40P01" and not self.calm:
-            return
-        self.say(tx=self.tx, bad=f"{error.sqlstate} {error} {error.diag.message_detail} {error.diag.context}")
-
-    def maybe_in_savepoint(self):
-        """One operation; now and then in a subtransaction, which may be taken back."""
-        operation = self.random.choices(*OPERATIONS)[0]
-        if self.calm or self.random.random() > 0.4:
-            operation(self)
-            return
-        marks, claimed, held = (len(self.tasks), len(self.seen)), dict(self.claimed), dict(self.held)
-        self.execute("savepoint s")
-        try:
-            operation(self)
-            if self.random.random() < 0.4:
-                raise RolledBack
-            self.execute("release savepoint s")
-        except (RolledBack, psycopg.Error) as error:
-            if isinstance(error, psycopg.Error):
-                self.judge(error)
-                if self.is_loss(error) or error.sqlstate == "40001":
-                    raise
-            self.execute("rollback to savepoint s")
-            del self.tasks[marks[0]:], self.seen[marks[1]:]
-            self.claimed, self.held = claimed, held
-
-    def execute(self, statement, *parameters):
-        return self.connection.execute(statement, parameters)
-
-    def rows(self, statement, *parameters):
-        return self.execute(statement, *parameters).fetchall()
-
-    def one(self, statement, *parameters):
-        return self.rows(statement, *parameters)[0][0]
+        self.expected = EXPECTED if calm else EXPECTED | {"40P01"}
+        if calm:
+            self.most_operations = 1
+            self.in_savepoint = 0
 
     def note(self, kind, things, tokens=None):
         """Our own rows for what has been done to steps or tasks, in the same transaction."""
@@ -168,11 +43,11 @@ class Client:
 
     def create(self):
         run_at = self.random.choices([None, "200 ms"], [9, 1])[0]
-        task = self.one(
+        task = self.value(
             "select tasker.create_task('stress', %s, %s::jsonb, priority => %s::int, run_at => clock_timestamp() + %s::interval)",
             self.random.choice(SHAPES), json.dumps({"tx": self.tx}), self.random.randint(0, 2), run_at,
         )
-        self.tasks.append(str(task))
+        self.made.append(str(task))
         self.seen.append(task)
 
     def create_array(self):
@@ -180,7 +55,7 @@ class Client:
         [(tasks,)] = self.rows(
             "select tasker.create_tasks('stress', %s, array_fill('{}'::jsonb, array[%s::int]))", self.random.choice(SHAPES), count
         )
-        self.tasks += [str(task) for task in tasks]
+        self.made += [str(task) for task in tasks]
 
     def create_unique(self):
         """Under a few identity keys: our task, or the one that holds the key."""
@@ -194,8 +69,8 @@ class Client:
         for key, task in zip(keys, tasks):
             if by_key.setdefault(key, task) != task:
                 self.say(tx=self.tx, bad=f"two tasks under {key}")
-            if found.get(task) == self.tx and str(task) not in self.tasks:
-                self.tasks.append(str(task))
+            if found.get(task) == self.tx and str(task) not in self.made:
+                self.made.append(str(task))
 
     # --- workers ----------------------------------------------------------------------------------------------
 
@@ -285,7 +160,7 @@ class Client:
 
     def cancel(self):
         task = self.some_known(False)
-        if task and self.one("select tasker.cancel_task(%s, 'on purpose')", task):
+        if task and self.value("select tasker.cancel_task(%s, 'on purpose')", task):
             self.note("cancelled", [task])
 
     def give_up_task(self):
@@ -295,7 +170,7 @@ class Client:
             ("steps_in_process", "error"), ("waiting_for_retry", "error"), ("blocked_by_failures", "resolved_manually"),
             ("blocked_by_failures", "error"),
         ])
-        if task and self.one(
+        if task and self.value(
             "select tasker.transition_task_state_atomic(%s, %s, %s, gen_random_uuid())", task, before, after
         ):
             self.note(after, [task])
@@ -336,7 +211,7 @@ class Client:
         self.execute("select * from tasker.get_next_ready_tasks(5)")
 
 
-OPERATIONS = (
+Client.operations = (
     [Client.create, Client.create_array, Client.create_unique, Client.claim, Client.complete, Client.complete_array,
      Client.complete_without_token, Client.fail, Client.release, Client.extend, Client.checkpoint, Client.cancel,
      Client.give_up_task, Client.retry, Client.reset, Client.resolve, Client.set_backoff, Client.recover, Client.look],
@@ -351,4 +226,4 @@ CHOICES = {
 }
 
 if __name__ == "__main__":
-    Client(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5], sys.argv[6:] == ["calm"]).run()
+    Client(*sys.argv[1:6], calm=sys.argv[6:] == ["calm"]).run()

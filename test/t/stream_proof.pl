@@ -11,15 +11,12 @@
 use strict;
 use warnings;
 
-use Cwd ();
-use File::Basename ();
-use POSIX ();
-use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
 use QueueChecks;
 use StreamChecks;
+use StressClients;
 use TaskerCluster;
 
 my $SECONDS = $ENV{TASKER_PROOF_SECONDS} || 16;
@@ -29,12 +26,7 @@ my @ROLES = ('producer') x 3;
 push @ROLES, qw(preparer decider long ticker rotator rotator consumer other twin twin flaky lagging retrying member member receiver
   cursor steps);
 
-my $client = File::Basename::dirname(Cwd::realpath(__FILE__)) . '/../clients/stream_proof.py';
-my $python = $ENV{PYTHON} // 'python3';
-my $dir = PostgreSQL::Test::Utils::tempdir;
-my $stop = "$dir/stop";
-my %clients;    # pid => role
-my $lives = 0;
+my $kept = 0;
 my %faults;
 
 $ENV{PROOF_LONG} = 0.75 * $CALM;
@@ -61,56 +53,16 @@ sql($node, <<~'SQL');
 	create sequence proof.rotations;
 	SQL
 
-# --- processes ---------------------------------------------------------------------------------------------------
+clients_of($node, 'stream_proof.py', $SEED);
 
-# Every life of a process has its own name, so that what it sends is its own.
-sub start_client
-{
-	my ($role) = @_;
-	my $name = "$role-" . ++$lives;
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0)
-	{
-		open STDOUT, '>', "$dir/$name.out";
-		open STDERR, '>&', \*STDOUT;
-		exec $python, $client, $node->connstr('postgres'), $name, $role, $SEED + $lives, "$dir/$name.log", $stop
-		  or POSIX::_exit(127);
-	}
-	$clients{$pid} = $role;
-	return;
-}
+# --- faults ------------------------------------------------------------------------------------------------------
 
-END
-{
-	my $status = $?;
-	kill 'KILL', keys %clients;
-	waitpid $_, 0 foreach keys %clients;
-	$? = $status;
-}
-
-sub kill_client
-{
-	my @pids = grep { $clients{$_} ne 'long' } keys %clients;
-	my $pid = $pids[ rand @pids ];
-	my $role = delete $clients{$pid};
-	kill 'KILL', $pid;
-	waitpid $pid, 0;
-	start_client($role);
-	return 1;
-}
-
-sub signal_backend
-{
-	my ($function) = @_;
-	my ($status, $out) = $node->psql('postgres', "select $function(pid) from pg_stat_activity
-		where application_name ~ '^proof' and application_name <> 'proof long' order by random() limit 1");
-	return $status == 0 && $out eq 't';
-}
+my $SESSION = "application_name ~ '^proof' and application_name <> 'proof long'";
 
 # A transaction in two phases outlives the server, in the middle of all that.
 sub kill_server
 {
-	my $gid = 'kept ' . ++$lives;
+	my $gid = 'kept ' . ++$kept;
 	sql($node, "begin; select proof.send('busy', '$gid ' || i) from generate_series(1, 20) i; prepare transaction '$gid'");
 	crash_server($node);
 	start_after_crash($node);
@@ -119,9 +71,9 @@ sub kill_server
 }
 
 my %FAULT = (
-	'a client killed' => \&kill_client,
-	'a session terminated' => sub { signal_backend('pg_terminate_backend') },
-	'a statement cancelled' => sub { signal_backend('pg_cancel_backend') },
+	'a client killed' => sub { kill_client(qr/^(?!long$)/) },
+	'a session terminated' => sub { signal_backend('pg_terminate_backend', $SESSION) },
+	'a statement cancelled' => sub { signal_backend('pg_cancel_backend', $SESSION) },
 	'a producer killed' => sub { killed_backend($node, "application_name = 'proof producer'") },
 	'a consumer killed' => sub { killed_backend($node, "application_name in ('proof consumer', 'proof twin', 'proof steps')") },
 	'the ticker killed' => sub { killed_backend($node, "application_name = 'proof ticker'") },
@@ -141,9 +93,7 @@ sub faults
 	for (my $i = 0; time() < $end || $i < @order; $i++)
 	{
 		usleep($pause * 1_000_000);
-		my $ended = waitpid -1, POSIX::WNOHANG;
-		die "a process of role $clients{$ended} broke off: ", map { slurp_file($_) } glob "$dir/$clients{$ended}-*.out"
-		  if exists $clients{$ended};
+		nobody_broke_off();
 		my $what = $order[ $i % @order ];
 		# After a crash some are not back yet.
 		for (my $tries = 0; $tries < 50; $tries++)
@@ -158,28 +108,15 @@ sub faults
 # --- the run -----------------------------------------------------------------------------------------------------
 
 my $began = time();
-start_client($_) foreach @ROLES;
+start_client($_, $_) foreach @ROLES;
 wait_until($node, "select count(distinct consumer) = 10 from proof.taken", 'every consumer has got something');
 faults($CALM, $CALM / 12, @SOFT);
 faults($SECONDS - $CALM, ($SECONDS - $CALM) / 24, map { ($_, $SOFT[ rand @SOFT ]) } @HARD);
 # Without long transactions everything goes round at least once.
-foreach my $pid (grep { $clients{$_} eq 'long' } keys %clients)
-{
-	kill 'KILL', $pid;
-	waitpid $pid, 0;
-	delete $clients{$pid};
-}
+end_clients('long');
 wait_until($node, "select count(*) >= 3 from proof.rotated where what = '$_'", "all around: $_")
   foreach 'rotation', 'rotation of subscriptions', 'rotation of ticks';
-open my $file, '>', $stop or die;
-close $file;
-foreach my $pid (keys %clients)
-{
-	waitpid $pid, 0;
-	is($?, 0, "a process of role $clients{$pid} ended by itself")
-	  or diag(map { slurp_file($_) } glob "$dir/$clients{$pid}-*.out");
-	delete $clients{$pid};
-}
+stop_clients();
 note(sprintf '%.1f seconds', time() - $began);
 cmp_ok($faults{$_} // 0, '>', 0, "it happened: $_") foreach sort keys %FAULT;
 
@@ -213,8 +150,7 @@ sql($node, <<~'SQL');
 
 # --- what must be true -------------------------------------------------------------------------------------------
 
-$node->safe_psql('postgres', join "\n",
-	map { "\\copy proof.said from '$_' with (format csv, quote e'\\x01', delimiter e'\\x02')" } glob "$dir/*.log");
+read_logs('proof.said');
 is(sql($node, "select line ->> 'bad' from proof.said where line ? 'bad' limit 10"), '', 'nothing happened that must not');
 delivered_exactly_once($node, 'after all that');
 is(sql($node, 'select batch from (select batch, reading, array_agg(data order by ev_id) as contents

@@ -10,30 +10,17 @@
 use strict;
 use warnings;
 
-use Cwd ();
-use File::Basename ();
-use POSIX ();
-use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
 use QueueChecks;
+use StressClients;
 use TaskerCluster;
 use WorkflowChecks;
 
 my $SECONDS = $ENV{TASKER_STRESS_SECONDS} || 24;
 my $CLIENTS = $ENV{TASKER_STRESS_CLIENTS} || 6;
 my $SEED = $ENV{TASKER_STRESS_SEED} || int(rand(1_000_000));
-my $STEP = 40;    # lines of the clients' logs from one fault to the next: some 20 transactions
-
-my $client = File::Basename::dirname(Cwd::realpath(__FILE__)) . '/../clients/workflow_stress.py';
-my $python = $ENV{PYTHON} // 'python3';
-my $dir = PostgreSQL::Test::Utils::tempdir;
-my $stop = "$dir/stop";
-my $calm = 0;
-my %clients;    # pid => number
-my $lives = 0;
-my %faults;
 
 srand($SEED);
 note("seed $SEED, $SECONDS seconds, $CLIENTS clients");
@@ -76,129 +63,15 @@ sql($node, <<~'SQL');
 		{"name": "gather", "type": "deferred", "depends_on": ["part", "s"]}]');
 	SQL
 
-# --- clients -----------------------------------------------------------------------------------------------------
-
-# Every life of a client has its own name, so that its log speaks of its own transactions.
-sub start_client
-{
-	my ($number) = @_;
-	my $name = "c$number-" . ++$lives;
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0)
-	{
-		open STDOUT, '>', "$dir/$name.out";
-		open STDERR, '>&', \*STDOUT;
-		exec $python, $client, $node->connstr('postgres'), $name, $SEED + $lives, "$dir/$name.log", $stop, $calm ? 'calm' : ()
-		  or POSIX::_exit(127);
-	}
-	$clients{$pid} = $number;
-	return;
-}
-
-sub lines_said
-{
-	my $bytes = 0;
-	$bytes += -s $_ // 0 foreach glob "$dir/*.log";
-	return $bytes / 45;    # about
-}
-
-sub stop_clients
-{
-	open my $file, '>', $stop or die;
-	close $file;
-	foreach my $pid (keys %clients)
-	{
-		waitpid $pid, 0;
-		is($?, 0, "client $clients{$pid} ended by itself") or diag(map { slurp_file($_) } glob "$dir/c$clients{$pid}-*.out");
-		delete $clients{$pid};
-	}
-	unlink $stop;
-	return;
-}
-
-END
-{
-	my $status = $?;
-	kill 'KILL', keys %clients;
-	waitpid $_, 0 foreach keys %clients;
-	$? = $status;
-}
-
-# --- faults ------------------------------------------------------------------------------------------------------
-
-sub kill_client
-{
-	my @pids = keys %clients;
-	my $pid = $pids[ rand @pids ];
-	my $number = delete $clients{$pid};
-	kill 'KILL', $pid;
-	waitpid $pid, 0;
-	start_client($number);
-	return 1;
-}
-
-sub signal_backend
-{
-	my ($function) = @_;
-	my ($status, $out) = $node->psql('postgres', "select $function(pid) from pg_stat_activity
-		where application_name = 'stress' order by random() limit 1");
-	return $status == 0 && $out eq 't';
-}
-
-my %FAULT = (
-	'a client killed' => \&kill_client,
-	'a session terminated' => sub { signal_backend('pg_terminate_backend') },
-	'a statement cancelled' => sub { signal_backend('pg_cancel_backend') },
-	'a backend killed' => sub { killed_backend($node, "application_name = 'stress'") },
-	'the worker killed' => sub { killed_backend($node, "backend_type like 'tasker%worker%'") },
-	'the server killed' => sub { crash_server($node); start_after_crash($node); 1 },
-);
-my @ORDER = (
-	'a client killed', 'a statement cancelled', 'a session terminated', 'a client killed', 'a backend killed',
-	'a statement cancelled', 'a session terminated', 'a client killed', 'the server killed',
-	'a session terminated', 'a client killed', 'a statement cancelled', 'the worker killed');
-
-# One fault after the other, each when the clients have got on since the last. On a slow machine it takes longer until
-# each has come once.
-sub faults
-{
-	my $end = time() + $SECONDS;
-	my $next = lines_said() + $STEP;
-	my $missing = sub { return scalar grep { !$faults{$_} } keys %FAULT };
-	for (my $i = 0; time() < $end || (time() < $end + 2 * $SECONDS && $missing->());)
-	{
-		usleep(5_000);
-		my $ended = waitpid -1, POSIX::WNOHANG;
-		die "client $clients{$ended} broke off: ", map { slurp_file($_) } glob "$dir/c$clients{$ended}-*.out"
-		  if exists $clients{$ended};
-		next if lines_said() < $next;
-		my $what = $ORDER[ $i++ % @ORDER ];
-		$faults{$what}++ if $FAULT{$what}->();
-		$next = lines_said() + $STEP;
-	}
-	return;
-}
+clients_of($node, 'workflow_stress.py', $SEED);
 
 # --- what must be true -------------------------------------------------------------------------------------------
-
-sub none
-{
-	my ($what, $query) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return is(sql($node, "$query limit 5"), '', $what);
-}
 
 # What clients said, against what is there.
 sub every_transaction_is_accounted_for
 {
-	none('nothing happened that must not', "select line ->> 'tx', line ->> 'bad' from stress.said where line ? 'bad'");
-	none('no confirmed commit is lost', "select line ->> 'tx' from stress.said where line ->> 'end' = 'ok'
-		except select tx from stress.journal");
-	none('nothing rolled back is there', "select line ->> 'tx' from stress.said where line ->> 'end' = 'no'
-		intersect select tx from stress.journal");
-	none('every transaction spoke before its commit', "select tx from stress.journal
-		except select line ->> 'tx' from stress.said where line ? 'tasks'");
-	my $said = "select task::uuid from stress.said join stress.journal j on j.tx = line ->> 'tx', jsonb_array_elements_text(line -> 'tasks') task";
+	no_transaction_is_lost();
+	my $said = "select task::uuid from stress.said join stress.journal j on j.tx = line ->> 'tx', jsonb_array_elements_text(line -> 'made') task";
 	none('every task that was committed is there', "$said except select task_uuid from tasker.task");
 	none('and no other', "select task_uuid from tasker.task except $said");
 	none('an identity key has one task', 'select identity_key from tasker.task where identity_key is not null group by 1 having count(*) > 1');
@@ -301,18 +174,16 @@ sub every_transition_is_an_event
 	return;
 }
 
-start_client($_) foreach 1 .. $CLIENTS;
-faults();
+start_client("c$_") foreach 1 .. $CLIENTS;
+storm($SECONDS);
 stop_clients();
-note("$faults{$_} times $_") foreach sort keys %faults;
-cmp_ok($faults{$_} // 0, '>', 0, "it happened: $_") foreach sort keys %FAULT;
+faults_happened();
 # Else the worker would take back leases while we look.
 sql($node, "select tasker.cleanup_orphaned_records('0')");
 workflow_is_sound($node, 'after the storm');
 
-$calm = 1;
 my $until = time() + $SECONDS / 3;
-start_client($_) foreach 1 .. $CLIENTS;
+start_client("c$_", 'calm') foreach 1 .. $CLIENTS;
 usleep(50_000) while time() < $until;
 stop_clients();
 
@@ -320,10 +191,9 @@ sql($node, "select tasker.cleanup_orphaned_records('0')");
 # Until what was rescheduled for soon has become due, the statistics move by themselves.
 wait_until($node, "select not exists (select from tasker.processing_queue
 	where status = 'pending' and run_at between now() - interval '10 ms' and now() + interval '1 hour')", 'all settled');
-$node->safe_psql('postgres', join "\n",
-	map { "\\copy stress.said from '$_' with (format csv, quote e'\\x01', delimiter e'\\x02')" } glob "$dir/*.log");
+read_logs('stress.said');
 my ($journal, $unknown, $tasks, $steps, $completed) = split /\|/, sql($node, "select (select count(*) from stress.journal),
-	(select count(distinct line ->> 'tx') from stress.said s where line ? 'tasks' and not exists
+	(select count(distinct line ->> 'tx') from stress.said s where line ? 'made' and not exists
 	    (select from stress.said e where e.line ->> 'tx' = s.line ->> 'tx' and e.line ? 'end')),
 	(select count(*) from tasker.task), count(*), count(*) filter (where current_state = 'complete') from tasker.workflow_steps");
 note("$journal transactions committed, the outcome of $unknown unknown to their clients, $tasks tasks, $steps steps, $completed complete");
